@@ -1,0 +1,1 @@
+"""Score identity Distillation (SiD) in JAX/Flax: few-step generators from pretrained diffusion models."""

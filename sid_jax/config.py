@@ -1,0 +1,80 @@
+"""Every setting of a run, with its default: the schema that the files in `configs/` fill in.
+
+A config file is a Python file with `get_config()`, which starts from `default()` and changes what its run needs.
+The types of the values below are the types that `--config.x=y` accepts.
+"""
+
+from ml_collections import ConfigDict, config_dict
+
+
+def default() -> ConfigDict:
+    """Settings of Score identity Distillation from Stable Diffusion 1.5 (Zhou et al. 2025, arXiv 2406.01561)."""
+    c = ConfigDict()
+    c.seed = 0
+
+    # What is distilled, and from which prompts.
+    c.teacher = "stable-diffusion-v1-5/stable-diffusion-v1-5"  # a diffusers folder, or a hub id
+    c.variant = ""  # "fp16" reads *.fp16.safetensors
+    c.revision = "main"  # branch, tag or commit of a hub id
+    c.prompts = ""  # a text file, one prompt a line
+    c.resolution = 512  # pixels; height and width of the images
+
+    # How long, and how much at once.
+    c.images = 10_000_000  # generated images that the generator is trained on
+    c.batch = 512  # images an update, over all devices
+    c.accumulation = 1  # parts that a batch is processed in, one after the other
+
+    # The generator (sections 2 and 4 of the method) and the loss (section 5).
+    c.sid = ConfigDict()
+    c.sid.num_steps = 1  # K, the steps that the student is sampled with
+    c.sid.t_init = 625  # time of the first step, in [0, 1000)
+    c.sid.noise = "fresh"  # "fresh" | "fixed" | "ddim": the noise of the steps after the first
+    c.sid.t_min = 20  # times of both losses are uniform in [t_min, t_max)
+    c.sid.t_max = 980
+    c.sid.alpha = 1.0
+    c.sid.weighting = "sid"
+    c.sid.loss_scale = 1.0  # factor of the generator's loss
+
+    # Guidance (section 3): a named strategy, and each scale by itself where it is set.
+    c.guidance = ConfigDict()
+    c.guidance.strategy = "lsg"  # "none" | "lsg" | "zero_cfg" | "anti_cfg"
+    c.guidance.scale = 1.5  # of "lsg"
+    for name in ("kappa1", "kappa2", "kappa3", "kappa4"):
+        c.guidance[name] = config_dict.placeholder(float)  # None: what the strategy says
+    c.guidance.prompt_dropout = config_dict.placeholder(float)  # None: 0.1 with "lsg", else 0
+
+    # Adam with beta1 = 0, and the exponential moving average of the generator.
+    c.optimizer = ConfigDict()
+    c.optimizer.lr = 1e-6  # of the fake network
+    c.optimizer.glr = 1e-6  # of the generator
+    c.optimizer.beta2 = 0.999
+    c.optimizer.eps = 1e-6
+    c.optimizer.clip_value = config_dict.placeholder(float)  # largest entry of a gradient; 1 in pure bf16
+    c.ema = ConfigDict()
+    c.ema.half_life = 50_000  # images
+    c.ema.ramp_up = 0.05  # the half-life is at most this share of the images seen
+
+    # Numbers: parameters are stored in float32.
+    c.precision = ConfigDict()
+    c.precision.compute = "bfloat16"  # "float32" | "bfloat16": activations of the three networks
+    c.precision.teacher = "bfloat16"  # storage of the frozen networks
+    c.max_bad_steps = 20  # stop after this many steps in a row whose loss is not finite
+
+    # Devices: the batch is split over data x fsdp, parameters over fsdp. -1: all that is left.
+    c.mesh = ConfigDict()
+    c.mesh.data = -1
+    c.mesh.fsdp = 1
+
+    # What a run writes, counted in updates.
+    c.log_every = 10
+    c.sample_every = 500
+    c.checkpoint_every = 500
+    c.keep_checkpoints = 2
+
+    # The table at the end.
+    c.evaluate = ConfigDict()
+    c.evaluate.metric = ""  # "digits", or empty: no table
+    c.evaluate.samples = 2000
+    c.evaluate.teacher_steps = 50  # DDIM steps
+    c.evaluate.teacher_guidance = 7.5
+    return c
