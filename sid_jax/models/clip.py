@@ -1,0 +1,162 @@
+"""CLIP's text encoders (Radford et al. 2021): transformers' CLIPTextModel and CLIPTextModelWithProjection."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from sid_jax.models.attention import attend
+from sid_jax.models.config import CLIPTextConfig
+
+
+class CLIPTextOutput(NamedTuple):
+    """What a text encoder says of `[B, L]` tokens.
+
+    last_hidden_state: `[B, L, D]`, after the final layer norm (what SD1.x and SD2.x are conditioned on).
+    hidden_states: the input of the first layer and the output of each, `[B, L, D]`, without the final layer norm
+      (SDXL is conditioned on the last but one).
+    pooled: the state at the end-of-text token, `[B, D]`; projected, `[B, P]`, where the model has a projection.
+    """
+
+    last_hidden_state: jax.Array
+    hidden_states: tuple[jax.Array, ...]
+    pooled: jax.Array
+
+
+def _activation(name: str, x: jax.Array) -> jax.Array:
+    return x * nnx.sigmoid(1.702 * x) if name == "quick_gelu" else nnx.gelu(x, approximate=False)
+
+
+class CLIPEmbeddings(nnx.Module):
+    """Token plus position embedding."""
+
+    def __init__(self, config: CLIPTextConfig, **layer):
+        self.token_embedding = nnx.Embed(config.vocab_size, config.hidden_size, **layer)
+        self.position_embedding = nnx.Embed(config.max_position_embeddings, config.hidden_size, **layer)
+
+    def __call__(self, input_ids: jax.Array) -> jax.Array:
+        return self.token_embedding(input_ids) + self.position_embedding(jnp.arange(input_ids.shape[1]))
+
+
+class CLIPAttention(nnx.Module):
+    """Causal multi-head self-attention."""
+
+    def __init__(self, config: CLIPTextConfig, **layer):
+        width = config.hidden_size
+        self.q_proj = nnx.Linear(width, width, **layer)
+        self.k_proj = nnx.Linear(width, width, **layer)
+        self.v_proj = nnx.Linear(width, width, **layer)
+        self.out_proj = nnx.Linear(width, width, **layer)
+        self.heads = config.num_attention_heads
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        q, k, v = (f(x).reshape(*x.shape[:2], self.heads, -1) for f in (self.q_proj, self.k_proj, self.v_proj))
+        return self.out_proj(attend(q, k, v, causal=True).reshape(x.shape))
+
+
+class CLIPMLP(nnx.Module):
+    """Two linear layers with CLIP's activation between."""
+
+    def __init__(self, config: CLIPTextConfig, **layer):
+        self.fc1 = nnx.Linear(config.hidden_size, config.intermediate_size, **layer)
+        self.fc2 = nnx.Linear(config.intermediate_size, config.hidden_size, **layer)
+        self.hidden_act = config.hidden_act
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.fc2(_activation(self.hidden_act, self.fc1(x)))
+
+
+class CLIPEncoderLayer(nnx.Module):
+    """Attention and MLP, each on a layer norm and added to its input."""
+
+    def __init__(self, config: CLIPTextConfig, **layer):
+        self.layer_norm1 = nnx.LayerNorm(config.hidden_size, epsilon=config.layer_norm_eps, **layer)
+        self.self_attn = CLIPAttention(config, **layer)
+        self.layer_norm2 = nnx.LayerNorm(config.hidden_size, epsilon=config.layer_norm_eps, **layer)
+        self.mlp = CLIPMLP(config, **layer)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        x += self.self_attn(self.layer_norm1(x))
+        x += self.mlp(self.layer_norm2(x))
+        return x
+
+
+class CLIPEncoder(nnx.Module):
+    """The stack of layers."""
+
+    def __init__(self, config: CLIPTextConfig, **layer):
+        self.layers = nnx.List([CLIPEncoderLayer(config, **layer) for _ in range(config.num_hidden_layers)])
+
+    def __call__(self, x: jax.Array) -> tuple[jax.Array, ...]:
+        states = [x]
+        for module in self.layers:
+            states.append(module(states[-1]))
+        return tuple(states)
+
+
+class CLIPTextTransformer(nnx.Module):
+    """Embeddings, encoder and final layer norm."""
+
+    def __init__(self, config: CLIPTextConfig, **layer):
+        self.embeddings = CLIPEmbeddings(config, **layer)
+        self.encoder = CLIPEncoder(config, **layer)
+        self.final_layer_norm = nnx.LayerNorm(config.hidden_size, epsilon=config.layer_norm_eps, **layer)
+        self.eos_token_id = config.eos_token_id
+
+    def __call__(self, input_ids: jax.Array) -> CLIPTextOutput:
+        states = self.encoder(self.embeddings(input_ids))
+        last = self.final_layer_norm(states[-1])
+        # Published configs say eos_token_id 2 by mistake; there, as in transformers, the end of the text is the
+        # token with the highest id.
+        ends = input_ids if self.eos_token_id == 2 else input_ids == self.eos_token_id
+        end = jnp.argmax(ends, axis=-1)
+        return CLIPTextOutput(last, states, last[jnp.arange(last.shape[0]), end])
+
+
+class CLIPTextModel(nnx.Module):
+    """Text encoder of SD1.x, SD2.x, and the first of SDXL.
+
+    Args:
+      config: the network's shape.
+      dtype: type of the computation; None: that of the parameters.
+      param_dtype: type that parameters are stored in.
+      rngs: for initial parameters.
+    """
+
+    def __init__(
+        self,
+        config: CLIPTextConfig,
+        *,
+        dtype: jnp.dtype | None = None,
+        param_dtype: jnp.dtype = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        self.config = config
+        self.text_model = CLIPTextTransformer(config, dtype=dtype, param_dtype=param_dtype, rngs=rngs)
+
+    def __call__(self, input_ids: jax.Array) -> CLIPTextOutput:
+        """Tokens `[B, L]`, L at most `max_position_embeddings` -> their embeddings."""
+        return self.text_model(input_ids)
+
+
+class CLIPTextModelWithProjection(CLIPTextModel):
+    """Second text encoder of SDXL: its pooled output is projected. Arguments as CLIPTextModel's."""
+
+    def __init__(
+        self,
+        config: CLIPTextConfig,
+        *,
+        dtype: jnp.dtype | None = None,
+        param_dtype: jnp.dtype = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        super().__init__(config, dtype=dtype, param_dtype=param_dtype, rngs=rngs)
+        self.text_projection = nnx.Linear(
+            config.hidden_size, config.projection_dim, use_bias=False, dtype=dtype, param_dtype=param_dtype, rngs=rngs
+        )
+
+    def __call__(self, input_ids: jax.Array) -> CLIPTextOutput:
+        """Tokens `[B, L]` -> their embeddings, `pooled` being `text_embeds` `[B, projection_dim]`."""
+        output = self.text_model(input_ids)
+        return output._replace(pooled=self.text_projection(output.pooled))

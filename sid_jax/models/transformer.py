@@ -1,0 +1,129 @@
+"""Spatial transformer of the UNet: self-attention over positions, cross-attention to the text, feed-forward."""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from sid_jax.models.attention import attend
+from sid_jax.models.resnet import conv, group_norm
+
+
+class Identity(nnx.Module):
+    """Keeps the place of diffusers' dropout layer, which has a number in the parameter names but does nothing here."""
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return x
+
+
+class Attention(nnx.Module):
+    """Multi-head attention from `channels` to a context of `context_channels` (self-attention where it is None)."""
+
+    def __init__(
+        self,
+        channels: int,
+        heads: int,
+        *,
+        context_channels: int | None = None,
+        qkv_bias: bool = False,
+        upcast: bool = False,
+        **layer,
+    ):
+        context_channels = context_channels or channels
+        self.to_q = nnx.Linear(channels, channels, use_bias=qkv_bias, **layer)
+        self.to_k = nnx.Linear(context_channels, channels, use_bias=qkv_bias, **layer)
+        self.to_v = nnx.Linear(context_channels, channels, use_bias=qkv_bias, **layer)
+        self.to_out = nnx.List([nnx.Linear(channels, channels, **layer)])
+        self.heads = heads
+        self.upcast = upcast
+
+    def __call__(self, x: jax.Array, context: jax.Array | None = None) -> jax.Array:
+        """`x` `[B, L, channels]`, `context` `[B, Lc, context_channels]` -> `[B, L, channels]`."""
+        context = x if context is None else context
+
+        def split(y: jax.Array) -> jax.Array:
+            return y.reshape(*y.shape[:2], self.heads, -1)
+
+        out = attend(split(self.to_q(x)), split(self.to_k(context)), split(self.to_v(context)), upcast=self.upcast)
+        return self.to_out[0](out.reshape(x.shape))
+
+
+class GEGLU(nnx.Module):
+    """Gated linear unit with exact GELU (Shazeer 2020): `[..., dim]` -> `[..., inner]`."""
+
+    def __init__(self, dim: int, inner: int, **layer):
+        self.proj = nnx.Linear(dim, 2 * inner, **layer)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        value, gate = jnp.split(self.proj(x), 2, axis=-1)
+        return value * nnx.gelu(gate, approximate=False)
+
+
+class FeedForward(nnx.Module):
+    """GEGLU to four times the width, and back."""
+
+    def __init__(self, dim: int, **layer):
+        self.net = nnx.List([GEGLU(dim, 4 * dim, **layer), Identity(), nnx.Linear(4 * dim, dim, **layer)])
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        for module in self.net:
+            x = module(x)
+        return x
+
+
+class BasicTransformerBlock(nnx.Module):
+    """Self-attention, cross-attention and feed-forward, each on a layer norm and added to its input."""
+
+    def __init__(self, dim: int, heads: int, *, context_channels: int, upcast: bool, **layer):
+        self.norm1 = nnx.LayerNorm(dim, epsilon=1e-5, **layer)
+        self.attn1 = Attention(dim, heads, upcast=upcast, **layer)
+        self.norm2 = nnx.LayerNorm(dim, epsilon=1e-5, **layer)
+        self.attn2 = Attention(dim, heads, context_channels=context_channels, upcast=upcast, **layer)
+        self.norm3 = nnx.LayerNorm(dim, epsilon=1e-5, **layer)
+        self.ff = FeedForward(dim, **layer)
+
+    def __call__(self, x: jax.Array, context: jax.Array) -> jax.Array:
+        """`x` `[B, L, dim]`, `context` `[B, Lc, context_channels]` -> `[B, L, dim]`."""
+        x += self.attn1(self.norm1(x))
+        x += self.attn2(self.norm2(x), context)
+        x += self.ff(self.norm3(x))
+        return x
+
+
+class Transformer2DModel(nnx.Module):
+    """Transformer blocks over the positions of a feature map, between two projections, added to the input."""
+
+    def __init__(
+        self,
+        channels: int,
+        heads: int,
+        *,
+        depth: int,
+        context_channels: int,
+        groups: int,
+        linear_projection: bool,
+        upcast: bool,
+        **layer,
+    ):
+        def projection():
+            return (
+                nnx.Linear(channels, channels, **layer) if linear_projection else conv(channels, channels, 1, **layer)
+            )
+
+        self.norm = group_norm(channels, groups, 1e-6, **layer)
+        self.proj_in = projection()
+        self.transformer_blocks = nnx.List(
+            [
+                BasicTransformerBlock(channels, heads, context_channels=context_channels, upcast=upcast, **layer)
+                for _ in range(depth)
+            ]
+        )
+        self.proj_out = projection()
+
+    def __call__(self, x: jax.Array, context: jax.Array) -> jax.Array:
+        """`x` `[B, H, W, channels]`, `context` `[B, L, context_channels]` -> `[B, H, W, channels]`."""
+        # A 1x1 convolution and a linear layer on the last axis are the same thing in this layout.
+        h = self.proj_in(self.norm(x))
+        h = h.reshape(x.shape[0], -1, x.shape[-1])
+        for block in self.transformer_blocks:
+            h = block(h, context)
+        return x + self.proj_out(h.reshape(x.shape))

@@ -1,0 +1,208 @@
+"""UNet2DConditionModel of Stable Diffusion 1.x, 2.x and XL (Rombach et al. 2022; Podell et al. 2023)."""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from sid_jax.models.config import UNetConfig
+from sid_jax.models.embeddings import TimestepEmbedding, sinusoidal
+from sid_jax.models.resnet import Downsample2D, ResnetBlock2D, Upsample2D, conv, group_norm
+from sid_jax.models.transformer import Transformer2DModel
+
+
+class _Builder:
+    """The layers of one level of the UNet, with what the configuration says of it."""
+
+    def __init__(self, config: UNetConfig, level: int, **layer):
+        self.channels = config.block_out_channels[level]
+        self.config, self.level, self.layer = config, level, layer
+
+    def resnet(self, in_channels: int, **options) -> ResnetBlock2D:
+        return ResnetBlock2D(
+            in_channels,
+            self.channels,
+            groups=self.config.norm_num_groups,
+            eps=self.config.norm_eps,
+            time_embed_dim=4 * self.config.block_out_channels[0],
+            **options,
+            **self.layer,
+        )
+
+    def transformer(self) -> Transformer2DModel:
+        return Transformer2DModel(
+            self.channels,
+            self.config.attention_head_dim[self.level],
+            depth=self.config.transformer_layers_per_block[self.level],
+            context_channels=self.config.cross_attention_dim,
+            groups=self.config.norm_num_groups,
+            linear_projection=self.config.use_linear_projection,
+            upcast=self.config.upcast_attention,
+            **self.layer,
+        )
+
+
+class DownBlock2D(nnx.Module):
+    """Residual blocks, each with a transformer where `cross_attention`, then a halving of the resolution."""
+
+    def __init__(self, build: _Builder, in_channels: int, *, cross_attention: bool, downsample: bool):
+        layers = build.config.layers_per_block[build.level]
+        self.resnets = nnx.List([build.resnet(in_channels if i == 0 else build.channels) for i in range(layers)])
+        if cross_attention:
+            self.attentions = nnx.List([build.transformer() for _ in range(layers)])
+        if downsample:
+            self.downsamplers = nnx.List([Downsample2D(build.channels, **build.layer)])
+
+    def __call__(self, x: jax.Array, time_embedding: jax.Array, context: jax.Array) -> list[jax.Array]:
+        """All feature maps on the way, for the skip connections; the last one is the block's output."""
+        features = []
+        for i, resnet in enumerate(self.resnets):
+            x = resnet(x, time_embedding)
+            if hasattr(self, "attentions"):
+                x = self.attentions[i](x, context)
+            features.append(x)
+        if hasattr(self, "downsamplers"):
+            features.append(self.downsamplers[0](x))
+        return features
+
+
+class MidBlock2D(nnx.Module):
+    """Residual block, transformer, residual block, at the lowest resolution."""
+
+    def __init__(self, build: _Builder):
+        scale = build.config.mid_block_scale_factor
+        self.resnets = nnx.List([build.resnet(build.channels, output_scale_factor=scale) for _ in range(2)])
+        self.attentions = nnx.List([build.transformer()])
+
+    def __call__(self, x: jax.Array, time_embedding: jax.Array, context: jax.Array) -> jax.Array:
+        x = self.resnets[0](x, time_embedding)
+        x = self.attentions[0](x, context)
+        return self.resnets[1](x, time_embedding)
+
+
+class UpBlock2D(nnx.Module):
+    """Residual blocks on the input beside a skip connection, with transformers, then a doubling of the resolution."""
+
+    def __init__(
+        self, build: _Builder, in_channels: int, skip_channels: list[int], *, cross_attention: bool, upsample: bool
+    ):
+        inputs = [in_channels] + [build.channels] * (len(skip_channels) - 1)
+        self.resnets = nnx.List([build.resnet(c + s) for c, s in zip(inputs, skip_channels, strict=True)])
+        if cross_attention:
+            self.attentions = nnx.List([build.transformer() for _ in skip_channels])
+        if upsample:
+            self.upsamplers = nnx.List([Upsample2D(build.channels, **build.layer)])
+
+    def __call__(
+        self, x: jax.Array, skips: list[jax.Array], time_embedding: jax.Array, context: jax.Array
+    ) -> jax.Array:
+        """Takes its skip connections off the end of `skips`; what is left there tells the size to double to."""
+        for i, resnet in enumerate(self.resnets):
+            x = resnet(jnp.concatenate([x, skips.pop()], axis=-1), time_embedding)
+            if hasattr(self, "attentions"):
+                x = self.attentions[i](x, context)
+        if hasattr(self, "upsamplers"):
+            x = self.upsamplers[0](x, size=skips[-1].shape[1:3])
+        return x
+
+
+class UNet2DConditionModel(nnx.Module):
+    """Predicts the noise (or the velocity) in noisy latents, given the time and a text embedding.
+
+    Args:
+      config: the network's shape.
+      dtype: type of the computation; None: that of the parameters and inputs.
+      param_dtype: type that parameters are stored in.
+      rngs: for initial parameters.
+    """
+
+    def __init__(
+        self,
+        config: UNetConfig,
+        *,
+        dtype: jnp.dtype | None = None,
+        param_dtype: jnp.dtype = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        layer = {"dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
+        channels = config.block_out_channels
+        top, last = channels[0], len(channels) - 1
+        self.config = config
+        self.dtype = dtype
+        self.conv_in = conv(config.in_channels, top, **layer)
+        self.time_embedding = TimestepEmbedding(top, 4 * top, **layer)
+        if config.addition_embed_type == "text_time":
+            self.add_embedding = TimestepEmbedding(config.projection_class_embeddings_input_dim, 4 * top, **layer)
+
+        skip_channels = [top]
+        self.down_blocks = nnx.List([])
+        for level, kind in enumerate(config.down_block_types):
+            self.down_blocks.append(
+                DownBlock2D(
+                    _Builder(config, level, **layer),
+                    channels[max(level - 1, 0)],
+                    cross_attention=kind.startswith("CrossAttn"),
+                    downsample=level < last,
+                )
+            )
+            skip_channels += [channels[level]] * (config.layers_per_block[level] + (level < last))
+        self.mid_block = MidBlock2D(_Builder(config, last, **layer))
+        self.up_blocks = nnx.List([])
+        for i, kind in enumerate(config.up_block_types):
+            level = last - i
+            count = config.layers_per_block[level] + 1
+            skips, skip_channels = skip_channels[-count:][::-1], skip_channels[:-count]
+            self.up_blocks.append(
+                UpBlock2D(
+                    _Builder(config, level, **layer),
+                    channels[min(level + 1, last)],
+                    skips,
+                    cross_attention=kind.startswith("CrossAttn"),
+                    upsample=level > 0,
+                )
+            )
+        self.conv_norm_out = group_norm(top, config.norm_num_groups, config.norm_eps, **layer)
+        self.conv_out = conv(top, config.out_channels, **layer)
+
+    def embed_time(self, timestep: jax.Array, added_cond_kwargs: dict[str, jax.Array] | None) -> jax.Array:
+        """Embedding `[B, 4 * block_out_channels[0]]` of the time; for SDXL, of the pooled text and the sizes too."""
+        config = self.config
+        options = {"flip_sin_to_cos": config.flip_sin_to_cos, "freq_shift": config.freq_shift}
+        embedding = self.time_embedding(sinusoidal(timestep, config.block_out_channels[0], **options))
+        if config.addition_embed_type is None:
+            return embedding
+        if added_cond_kwargs is None:
+            raise ValueError("this UNet is conditioned on text_embeds and time_ids too: pass added_cond_kwargs")
+        text, ids = added_cond_kwargs["text_embeds"], added_cond_kwargs["time_ids"]
+        numbers = sinusoidal(ids.reshape(-1), config.addition_time_embed_dim, **options).reshape(ids.shape[0], -1)
+        return embedding + self.add_embedding(jnp.concatenate([text.astype(jnp.float32), numbers], axis=-1))
+
+    def __call__(
+        self,
+        sample: jax.Array,
+        timestep: jax.Array,
+        encoder_hidden_states: jax.Array,
+        added_cond_kwargs: dict[str, jax.Array] | None = None,
+    ) -> jax.Array:
+        """The raw prediction for noisy latents.
+
+        Args:
+          sample: noisy latents `[B, H, W, in_channels]`.
+          timestep: `[B]`, in [0, 1000).
+          encoder_hidden_states: text embedding `[B, L, cross_attention_dim]`.
+          added_cond_kwargs: SDXL's `text_embeds` `[B, D]` (pooled) and `time_ids` `[B, 6]`.
+
+        Returns:
+          `[B, H, W, out_channels]`, in the computation's type.
+        """
+        time_embedding = self.embed_time(timestep, added_cond_kwargs)
+        context = encoder_hidden_states
+        x = self.conv_in(sample)
+        skips = [x]
+        for block in self.down_blocks:
+            features = block(x, time_embedding, context)
+            x = features[-1]
+            skips += features
+        x = self.mid_block(x, time_embedding, context)
+        for block in self.up_blocks:
+            x = block(x, skips, time_embedding, context)
+        return self.conv_out(nnx.silu(self.conv_norm_out(x)))

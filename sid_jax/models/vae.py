@@ -1,0 +1,159 @@
+"""AutoencoderKL of Stable Diffusion: images to latents and back (Rombach et al. 2022)."""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from sid_jax.models.config import AutoencoderKLConfig
+from sid_jax.models.resnet import Downsample2D, ResnetBlock2D, Upsample2D, conv, group_norm
+from sid_jax.models.transformer import Attention
+
+_EPS = 1e-6
+
+
+class AttentionBlock(Attention):
+    """Single-head self-attention over the positions of a feature map, added to the input."""
+
+    def __init__(self, channels: int, groups: int, **layer):
+        super().__init__(channels, 1, qkv_bias=True, **layer)
+        self.group_norm = group_norm(channels, groups, _EPS, **layer)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """`[B, H, W, channels]` -> the same shape."""
+        h = self.group_norm(x).reshape(x.shape[0], -1, x.shape[-1])
+        return x + super().__call__(h).reshape(x.shape)
+
+
+class MidBlock2D(nnx.Module):
+    """Residual block, attention, residual block, at the lowest resolution."""
+
+    def __init__(self, channels: int, groups: int, **layer):
+        self.resnets = nnx.List([ResnetBlock2D(channels, channels, groups=groups, eps=_EPS, **layer) for _ in range(2)])
+        self.attentions = nnx.List([AttentionBlock(channels, groups, **layer)])
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.resnets[1](self.attentions[0](self.resnets[0](x)))
+
+
+class Level(nnx.Module):
+    """Residual blocks at one resolution, then a change of it: `sampler` is "down", "up" or None."""
+
+    def __init__(self, in_channels: int, out_channels: int, *, blocks: int, groups: int, sampler: str | None, **layer):
+        self.resnets = nnx.List(
+            [
+                ResnetBlock2D(in_channels if i == 0 else out_channels, out_channels, groups=groups, eps=_EPS, **layer)
+                for i in range(blocks)
+            ]
+        )
+        if sampler == "down":
+            self.downsamplers = nnx.List([Downsample2D(out_channels, pad_end_only=True, **layer)])
+        elif sampler == "up":
+            self.upsamplers = nnx.List([Upsample2D(out_channels, **layer)])
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        for resnet in self.resnets:
+            x = resnet(x)
+        for sampler in getattr(self, "downsamplers", None) or getattr(self, "upsamplers", None) or ():
+            x = sampler(x)
+        return x
+
+
+class Encoder(nnx.Module):
+    """Images to the mean and log variance of their latents (before `quant_conv`)."""
+
+    def __init__(self, config: AutoencoderKLConfig, **layer):
+        channels, groups = config.block_out_channels, config.norm_num_groups
+        last = len(channels) - 1
+        self.conv_in = conv(config.in_channels, channels[0], **layer)
+        self.down_blocks = nnx.List(
+            [
+                Level(
+                    channels[max(level - 1, 0)],
+                    channels[level],
+                    blocks=config.layers_per_block,
+                    groups=groups,
+                    sampler="down" if level < last else None,
+                    **layer,
+                )
+                for level in range(len(channels))
+            ]
+        )
+        self.mid_block = MidBlock2D(channels[-1], groups, **layer)
+        self.conv_norm_out = group_norm(channels[-1], groups, _EPS, **layer)
+        self.conv_out = conv(channels[-1], 2 * config.latent_channels, **layer)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        x = self.conv_in(x)
+        for block in self.down_blocks:
+            x = block(x)
+        return self.conv_out(nnx.silu(self.conv_norm_out(self.mid_block(x))))
+
+
+class Decoder(nnx.Module):
+    """Latents (after `post_quant_conv`) to images."""
+
+    def __init__(self, config: AutoencoderKLConfig, **layer):
+        channels, groups = config.block_out_channels[::-1], config.norm_num_groups
+        last = len(channels) - 1
+        self.conv_in = conv(config.latent_channels, channels[0], **layer)
+        self.mid_block = MidBlock2D(channels[0], groups, **layer)
+        self.up_blocks = nnx.List(
+            [
+                Level(
+                    channels[max(i - 1, 0)],
+                    channels[i],
+                    blocks=config.layers_per_block + 1,
+                    groups=groups,
+                    sampler="up" if i < last else None,
+                    **layer,
+                )
+                for i in range(len(channels))
+            ]
+        )
+        self.conv_norm_out = group_norm(channels[-1], groups, _EPS, **layer)
+        self.conv_out = conv(channels[-1], config.out_channels, **layer)
+
+    def __call__(self, z: jax.Array) -> jax.Array:
+        x = self.mid_block(self.conv_in(z))
+        for block in self.up_blocks:
+            x = block(x)
+        return self.conv_out(nnx.silu(self.conv_norm_out(x)))
+
+
+class AutoencoderKL(nnx.Module):
+    """Autoencoder whose latents are Gaussian, with a Kullback-Leibler penalty to the standard normal.
+
+    The latents that the diffusion model sees are these times `config.scaling_factor`.
+
+    Args:
+      config: the network's shape.
+      dtype: type of the computation; None: that of the parameters and inputs.
+      param_dtype: type that parameters are stored in.
+      rngs: for initial parameters.
+    """
+
+    def __init__(
+        self,
+        config: AutoencoderKLConfig,
+        *,
+        dtype: jnp.dtype | None = None,
+        param_dtype: jnp.dtype = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        layer = {"dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
+        latent = config.latent_channels
+        self.config = config
+        self.encoder = Encoder(config, **layer)
+        self.decoder = Decoder(config, **layer)
+        self.quant_conv = conv(2 * latent, 2 * latent, 1, **layer)
+        self.post_quant_conv = conv(latent, latent, 1, **layer)
+
+    def encode(self, images: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Images `[B, H, W, in_channels]` in [-1, 1] -> mean and log variance of the latents, each
+        `[B, H/f, W/f, latent_channels]` with f = `config.downscale`; the log variance is kept in [-30, 20]."""
+        mean, log_variance = jnp.split(self.quant_conv(self.encoder(images)), 2, axis=-1)
+        return mean, jnp.clip(log_variance, -30.0, 20.0)
+
+    def decode(self, latents: jax.Array) -> jax.Array:
+        """Latents `[B, h, w, latent_channels]` (unscaled) -> images `[B, h f, w f, out_channels]`, about [-1, 1]."""
+        return self.decoder(self.post_quant_conv(latents))
