@@ -1,0 +1,1 @@
+"""What a run stands on: command line and config, devices, checkpoints, log and pictures."""

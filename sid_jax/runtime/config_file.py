@@ -1,0 +1,201 @@
+"""A run's config: read from a Python file, overridden from the command line, kept as JSON.
+
+A *schema* is a ConfigDict with every key that a config may have, each with its default; `sid_jax.config.default()` is
+the one of `train`. A key is written with dots (`optimizer.lr`), and is typed by the schema's value; a key whose default
+is None (an ml_collections placeholder) also takes `none`.
+"""
+
+import difflib
+import json
+import sys
+import traceback
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+from ml_collections import ConfigDict, config_flags
+
+from sid_jax.errors import UserError
+
+_TYPE_NAMES = {int: "an int", float: "a float", bool: "true or false", str: "a string", tuple: "a tuple"}
+
+
+def load(path: str, schema: ConfigDict, overrides: Iterable[tuple[str, str]] = ()) -> ConfigDict:
+    """The locked config that `get_config()` of the file returns, with `overrides` of (key, text) applied in order.
+
+    Raises:
+        UserError: the file does not exist, fails or has keys that the schema has not, or an override is wrong.
+    """
+    config = _call_get_config(_existing_file(path))
+    _check_keys(path, config, schema)
+    for key, text in overrides:
+        override(config, schema, key, text)
+    return config.lock()
+
+
+def override(config: ConfigDict, schema: ConfigDict, key: str, text: str) -> None:
+    """Sets `config`'s `key` to what `text` says, in the type of the key.
+
+    An int is taken where a float is expected, but not the reverse; `none` is taken where the schema's default is None.
+
+    Raises:
+        UserError: the key is unknown or a group of keys, or the text is not of its type.
+    """
+    defaults = flatten(schema)
+    if key not in defaults:
+        raise UserError(_unknown_key(key, list(defaults)))
+    if defaults[key] is None and text.lower() == "none":
+        config.update_from_flattened_dict({key: None})
+        return
+    argument = f"--config.{key}={text}"
+    parsed = flags.FlagValues()
+    try:
+        config_flags.DEFINE_config_dict(
+            "config", config, flag_values=parsed, lock_config=False, sys_argv=["", argument]
+        )
+        parsed(["", argument])
+        _check_elements(defaults[key], flatten(config)[key])
+    except (flags.Error, TypeError, ValueError) as error:
+        expected = _expected(schema, key, defaults[key])
+        raise UserError(f"config key {key} takes {expected}, not {text!r}") from error
+
+
+def flatten(config: ConfigDict) -> dict[str, Any]:
+    """The config's values under their dotted keys, in the config's order."""
+    flat: dict[str, Any] = {}
+    for name, value in config.items():
+        if isinstance(value, ConfigDict):
+            flat |= {f"{name}.{key}": inner for key, inner in flatten(value).items()}
+        else:
+            flat[name] = value
+    return flat
+
+
+def to_json(config: ConfigDict) -> str:
+    """The resolved config as JSON with sorted keys: equal configs give equal text."""
+    return json.dumps(config.to_dict(), indent=2, sort_keys=True) + "\n"
+
+
+def from_json(text: str, schema: ConfigDict) -> ConfigDict:
+    """The locked config that `to_json` wrote, with the schema's types; keys that it has not take the schema's default.
+
+    Raises:
+        UserError: the text is not JSON, or has a key or a type that the schema has not.
+    """
+    config = ConfigDict(schema.copy_and_resolve_references())
+    try:
+        saved = flatten(ConfigDict(json.loads(text)))
+    except (ValueError, TypeError, AttributeError) as error:
+        raise UserError(f"the saved config is not a JSON object: {error}") from error
+    defaults = flatten(schema)
+    for key, value in saved.items():
+        if key not in defaults:
+            raise UserError(f"saved config: {_unknown_key(key, list(defaults))}")
+        typed = tuple(value) if isinstance(defaults[key], tuple) and isinstance(value, list) else value
+        try:
+            config.update_from_flattened_dict({key: typed})
+        except TypeError as error:
+            expected = _expected(schema, key, defaults[key])
+            raise UserError(f"saved config: key {key} takes {expected}, not {value!r}") from error
+    return config.lock()
+
+
+def _existing_file(path: str) -> Path:
+    file = Path(path)
+    if file.is_file():
+        return file
+    if file.is_dir():
+        raise UserError(f"config {path} is a folder: name a file in it, one of {_names(file) or 'none'}")
+    beside = [*sorted(file.parent.glob("*.py")), *sorted(Path("configs").glob("*.py"))]
+    by_stem = {candidate.stem: candidate for candidate in reversed(beside)}
+    close = difflib.get_close_matches(file.stem, by_stem, n=1)
+    if close:
+        raise UserError(f"config {path} does not exist: did you mean {by_stem[close[0]]}?")
+    listing = "".join(
+        f"; {folder} has {names}" for folder in (file.parent, Path("configs")) if (names := _names(folder))
+    )
+    raise UserError(f"config {path} does not exist{listing}")
+
+
+def _names(folder: Path) -> str:
+    return ", ".join(sorted(file.name for file in folder.glob("*.py")))
+
+
+def _call_get_config(file: Path) -> ConfigDict:
+    namespace: dict[str, Any] = {"__name__": file.stem, "__file__": str(file)}
+    # As Python does for a script, so that one config can start from another in the same folder.
+    sys.path.insert(0, str(file.parent.resolve()))
+    try:
+        exec(compile(file.read_bytes(), str(file), "exec"), namespace)
+        get_config = namespace.get("get_config")
+        if not callable(get_config):
+            raise UserError(f"config {file} has no get_config() function")
+        config = get_config()
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f"config {file} failed{_line_in(file, error)}: {_one_line(error)}") from error
+    finally:
+        sys.path.remove(str(file.parent.resolve()))
+    if not isinstance(config, ConfigDict):
+        raise UserError(
+            f"config {file}: get_config() returned {type(config).__name__}, not an ml_collections ConfigDict"
+        )
+    return config
+
+
+def _line_in(file: Path, error: Exception) -> str:
+    if isinstance(error, SyntaxError):
+        return f" at line {error.lineno}"
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(file)]
+    return f" at line {lines[-1]}" if lines else ""
+
+
+def _one_line(error: Exception) -> str:
+    message = error.msg if isinstance(error, SyntaxError) else str(error)
+    return f"{type(error).__name__}: {' '.join(message.split())}"
+
+
+def _check_keys(path: str, config: ConfigDict, schema: ConfigDict) -> None:
+    keys, defaults = flatten(config), flatten(schema)
+    for key in keys:
+        if key not in defaults:
+            raise UserError(f"config {path}: {_unknown_key(key, list(defaults))}")
+    missing = [key for key in defaults if key not in keys]
+    if missing:
+        raise UserError(f"config {path} lacks {', '.join(missing)}: start get_config() from the defaults")
+
+
+def _unknown_key(key: str, known: list[str]) -> str:
+    inside = [other for other in known if other.startswith(f"{key}.")]
+    if inside:
+        return f"config key {key} is a group: set one of {', '.join(inside)}"
+    leaf = key.rpartition(".")[2]
+    same_leaf = [other for other in known if other.rpartition(".")[2] == leaf]
+    close = same_leaf or difflib.get_close_matches(key, known, n=1)
+    if close:
+        return f"unknown config key {key}: did you mean {' or '.join(close)}?"
+    return f"unknown config key {key}: --help lists them"
+
+
+def _expected(schema: ConfigDict, key: str, default: Any) -> str:
+    group = schema
+    *groups, leaf = key.split(".")
+    for name in groups:
+        group = group[name]
+    expected = group.get_type(leaf)
+    name = _TYPE_NAMES.get(expected, expected.__name__)
+    if isinstance(default, tuple) and default:
+        name += f" of {type(default[0]).__name__}"
+    return f"{name} or none" if default is None else name
+
+
+def _check_elements(default: Any, value: Any) -> None:
+    """ml_collections types a tuple, but not what is in it."""
+    if not isinstance(default, tuple) or not default:
+        return
+    kind = type(default[0])
+    accepted = (int, float) if kind is float else kind
+    if not all(isinstance(element, accepted) and (kind is bool or type(element) is not bool) for element in value):
+        raise ValueError("an element of another type")
