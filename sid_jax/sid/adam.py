@@ -1,0 +1,59 @@
+"""Adam with beta1 = 0, which needs no first moment, and the clean-up of gradients before it."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+INFINITE = 1e5
+"""What an infinite entry of a gradient becomes, with its sign."""
+
+
+class AdamState(NamedTuple):
+    """`count`: updates so far, int32. `moment`: v, the running mean of squared gradients, like the parameters."""
+
+    count: jax.Array
+    moment: Any
+
+
+def adam(learning_rate: float, beta2: float = 0.999, eps: float = 1e-8) -> optax.GradientTransformation:
+    """Adam (Kingma and Ba, arXiv 1412.6980) with beta1 = 0: half the state of `optax.adam(b1=0)`, the same updates.
+
+    v <- beta2 v + (1 - beta2) g^2;  update = -learning_rate g / (sqrt(v / (1 - beta2^count)) + eps).
+    With beta1 = 0 the first moment is g itself and its bias correction is 1.
+    """
+
+    def init(params):
+        return AdamState(jnp.zeros((), jnp.int32), jax.tree.map(jnp.zeros_like, params))
+
+    def update(gradients, state, params=None):
+        del params
+        count = state.count + 1
+        moment = jax.tree.map(lambda g, v: (1 - beta2) * g**2 + beta2 * v, gradients, state.moment)
+        correction = 1 - beta2**count
+        updates = jax.tree.map(lambda g, v: -learning_rate * (g / (jnp.sqrt(v / correction) + eps)), gradients, moment)
+        return updates, AdamState(count, moment)
+
+    return optax.GradientTransformation(init, update)
+
+
+def sanitize(gradients: Any) -> tuple[Any, jax.Array]:
+    """Gradients without NaN (now 0) and +-inf (now +-1e5), and how many entries those were, a float32 scalar.
+
+    An entry whose square overflows float32, and with it Adam's moment for good, is counted and treated as infinite.
+    """
+    largest = float(jnp.finfo(jnp.float32).max) ** 0.5
+
+    def clean(g):
+        return jnp.where(jnp.abs(g) < largest, g, jnp.where(jnp.isnan(g), 0, jnp.sign(g) * INFINITE))
+
+    bad = (jnp.sum(~(jnp.abs(g) < largest), dtype=jnp.float32) for g in jax.tree.leaves(gradients))
+    return jax.tree.map(clean, gradients), sum(bad, jnp.float32(0))
+
+
+def clip(gradients: Any, value: float | None) -> Any:
+    """Every entry of the gradients limited to +-value; None leaves them as they are."""
+    if value is None:
+        return gradients
+    return jax.tree.map(lambda g: jnp.clip(g, -value, value), gradients)
