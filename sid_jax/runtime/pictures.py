@@ -1,6 +1,6 @@
 """Pictures of samples: a grid, two samplers side by side for the same prompts, and PNG files.
 
-Images are uint8 arrays [N, H, W, 3]. Small ones are enlarged by a whole factor, pixel by pixel, so that they can be seen.
+Images are uint8 arrays [N, H, W, 3]. Small ones are enlarged by a whole factor, pixel by pixel, to be seen.
 """
 
 import io
@@ -75,7 +75,7 @@ def side_by_side(
     top = LINE * max(len(_wrap(title, width)) for title, width in zip(titles, widths, strict=True)) + 2 * GAP
     canvas = Image.new("RGB", (starts[1] + widths[1], top + rows * row_height), WHITE)
     for row, prompt in enumerate(prompts):
-        lines = _wrap(prompt, prompt_width - 3 * GAP)[: (row_height - GAP) // LINE]
+        lines = _wrap(prompt, prompt_width - 3 * GAP, most=(row_height - GAP) // LINE)
         offset = (row_height - GAP - LINE * len(lines)) // 2
         _write(canvas, (2 * GAP, top + row * row_height + offset), lines)
     for block, columns, title, start, width in zip(blocks, per_row, titles, starts, widths, strict=True):
@@ -104,10 +104,10 @@ def _font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     return ImageFont.load_default(TEXT)
 
 
-def _wrap(text: str, width: int) -> list[str]:
-    """The text in lines that are about `width` pixels wide."""
+def _wrap(text: str, width: int, most: int | None = None) -> list[str]:
+    """The text in lines that are about `width` pixels wide, `most` of them."""
     characters = max(4, int(width / _font().getlength("abcdefghijklmnopqrstuvwxyz ") * 27))
-    return textwrap.wrap(text, characters) or [""]
+    return textwrap.wrap(text, characters, max_lines=most, placeholder="…") or [""]
 
 
 def _write(canvas: Image.Image, corner: tuple[int, int], lines: list[str]) -> None:

@@ -142,7 +142,7 @@ class JsonLines:
             write_whole(self._path, "".join(kept))
         self._lines = kept if is_remote(path) else None
         self._uploaded = time.monotonic()
-        self._file = None if is_remote(path) else open(self._path, "a", encoding="utf-8")
+        self._file = None if is_remote(path) else self._path.open("a", encoding="utf-8")
 
     def write(self, record: Mapping[str, Any]) -> None:
         """Adds a line; the record has a `step`, and no value that is not finite."""

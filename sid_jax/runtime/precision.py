@@ -1,0 +1,21 @@
+"""Names of number formats, as configs have them."""
+
+import jax.numpy as jnp
+
+from sid_jax.errors import UserError
+
+_DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+
+
+def parse_dtype(key: str, name: str) -> jnp.dtype:
+    """The dtype of a config's value: "float32" or "bfloat16".
+
+    Args:
+        key: the config key that the name is from, for the error.
+
+    Raises:
+        UserError: another name.
+    """
+    if name not in _DTYPES:
+        raise UserError(f"config key {key} is {name!r}: use {' or '.join(_DTYPES)}")
+    return jnp.dtype(_DTYPES[name])
