@@ -42,7 +42,9 @@ class VP:
         if not abar or not all(0 < value < 1 for value in abar):
             raise ValueError("alphas_cumprod: every value must be in (0, 1), and there must be at least one")
         if self.prediction_type not in PREDICTION_TYPES:
-            raise ValueError(f"prediction_type: {self.prediction_type!r} is not one of {', '.join(PREDICTION_TYPES)}")
+            raise ValueError(
+                f"scheduler_config.json: prediction_type {self.prediction_type!r} is not one of {', '.join(PREDICTION_TYPES)}"
+            )
         if not 0 <= self.t_min < self.t_max <= len(abar):
             raise ValueError(
                 f"sid.t_min, sid.t_max: 0 <= t_min < t_max <= {len(abar)} is needed, not {self.t_min} and {self.t_max}"
@@ -118,8 +120,10 @@ class VP:
         """
         if not 0 <= t_init < len(self.alphas_cumprod):
             raise ValueError(f"sid.t_init: {t_init} is not in [0, {len(self.alphas_cumprod)})")
-        if num_steps > max(t_init, 1):
-            raise ValueError(f"sid.num_steps: {num_steps} steps do not fit below sid.t_init = {t_init}")
+        if not 1 <= num_steps <= max(t_init, 1):
+            raise ValueError(
+                f"sid.num_steps: {num_steps} is not in [1, {max(t_init, 1)}], as sid.t_init = {t_init} needs"
+            )
         return tuple(t_init * (num_steps - k) // num_steps for k in range(num_steps))
 
     def _abar(self, t: jax.Array) -> jax.Array:

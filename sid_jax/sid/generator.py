@@ -36,6 +36,12 @@ def noise_from_array(noises: jax.Array) -> Noise:
     return lambda k: jnp.asarray(noises, jnp.float32)[k]
 
 
+def check_noise_type(name: str) -> None:
+    """Raises ValueError if there is no such noise type."""
+    if name not in NOISE_TYPES:
+        raise ValueError(f"sid.noise: {name!r} is not one of {', '.join(NOISE_TYPES)}")
+
+
 @dataclass(frozen=True)
 class FewStep:
     """A generator of K steps; its network and its noise are arguments of the methods.
@@ -57,8 +63,7 @@ class FewStep:
     noise_type: str = "fresh"
 
     def __post_init__(self):
-        if self.noise_type not in NOISE_TYPES:
-            raise ValueError(f"sid.noise: {self.noise_type!r} is not one of {', '.join(NOISE_TYPES)}")
+        check_noise_type(self.noise_type)
         self.process.step_times(self.t_init, self.num_steps)
 
     def generate(self, network: Network, noise: Noise, cond: Any) -> jax.Array:

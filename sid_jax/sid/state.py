@@ -7,8 +7,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from sid_jax.sid import losses
+from sid_jax.sid.generator import check_noise_type
 from sid_jax.sid.guidance import Guidance
+from sid_jax.sid.losses import check_weighting
 
 
 @jax.tree_util.register_dataclass
@@ -87,12 +88,13 @@ class Settings:
     ramp_up: float | None = 0.05  # ema.ramp_up
 
     def __post_init__(self):
-        losses.check_weighting(self.weighting)
+        check_weighting(self.weighting)
+        check_noise_type(self.noise)
         requirements = (
             ("batch", self.batch, self.batch >= 1, "at least 1"),
             ("accumulation", self.accumulation, self.accumulation >= 1, "at least 1"),
-            ("batch", self.batch, self.batch % max(self.accumulation, 1) == 0, f"a multiple of {self.accumulation=}"),
             ("resolution", self.latent_shape, len(self.latent_shape) == 3, "a latent shape (H, W, C)"),
+            ("sid.num_steps", self.num_steps, self.num_steps >= 1, "at least 1"),
             ("optimizer.lr", self.lr, self.lr >= 0, "at least 0"),
             ("optimizer.glr", self.glr, self.glr >= 0, "at least 0"),
             ("optimizer.beta2", self.beta2, 0 <= self.beta2 < 1, "in [0, 1)"),
@@ -104,3 +106,5 @@ class Settings:
         for key, value, holds, wanted in requirements:
             if not holds:
                 raise ValueError(f"{key}: {value} is not {wanted}")
+        if self.batch % self.accumulation:
+            raise ValueError(f"batch: {self.batch} is not a multiple of accumulation, {self.accumulation}")

@@ -84,28 +84,30 @@ class _Updates:
 
     def fake(self, state: TrainState, frozen: dict, tokens: Any, empty: Any, n: int | jax.Array):
         """A: (psi, its moment, metrics)."""
-        guidance, batch = self.settings.guidance, self.settings.batch
+        s = self.settings
 
         def part_gradient(part, tokens):
             cond = self.networks.encode(frozen["text"], tokens)
-            key = functools.partial(key_for, self.settings.seed, state.step, part=part)
+            key = functools.partial(key_for, s.seed, state.step, part=part)
             z = noise_from_key(key(Purpose.FAKE_STEPS), self._shape)
             x_g, _ = self.few_step.first_evaluations(self._network(state.generator), z, cond, n)
 
             t = self.process.fake_times(key(Purpose.FAKE_TIME), self._shape[0])
             noise = jax.random.normal(key(Purpose.FAKE_NOISE), self._shape, jnp.float32)
-            if guidance.prompt_dropout > 0:
-                dropped = jax.random.bernoulli(key(Purpose.FAKE_DROPOUT), guidance.prompt_dropout, self._shape[:1])
+            if s.guidance.prompt_dropout > 0:
+                dropped = jax.random.bernoulli(key(Purpose.FAKE_DROPOUT), s.guidance.prompt_dropout, self._shape[:1])
                 cond = drop_prompts(dropped, cond, empty)
 
             def loss(psi):
-                values, kept = fake_loss(self._network(psi), self.process, x_g, t, noise, cond, empty, guidance.kappa1)
-                return jnp.sum(values) / batch, jnp.sum(~kept, dtype=jnp.float32)
+                values, kept = fake_loss(
+                    self._network(psi), self.process, x_g, t, noise, cond, empty, s.guidance.kappa1
+                )
+                return jnp.sum(values) / s.batch, jnp.sum(~kept, dtype=jnp.float32)
 
             return jax.value_and_grad(loss, has_aux=True)(state.fake)
 
-        (loss, dropped), gradients = _sum_over_parts(part_gradient, tokens, self.settings.accumulation)
-        return self._adam_step(self.settings.lr, state.step, state.fake, state.fake_moment, gradients, loss, dropped)
+        (loss, dropped), gradients = _sum_over_parts(part_gradient, tokens, s.accumulation)
+        return self._adam_step(s.lr, state.step, state.fake, state.fake_moment, gradients, loss, dropped)
 
     def generator(self, state: TrainState, fake: Any, frozen: dict, tokens: Any, empty: Any, n: int | jax.Array):
         """B: (theta, its moment, metrics)."""
@@ -130,7 +132,8 @@ class _Updates:
                 )
                 return s.loss_scale * jnp.sum(values) / s.batch, kept
 
-            # The chain rule in two links, theta -> x_g -> loss: between them, samples that are left out are cut off.
+            # The chain rule in two links, theta -> x_g -> loss. Between them a sample that is left out is cut off: the
+            # derivative of a network that overflowed is NaN, also where it is multiplied by zero.
             x_g, pull_back = jax.vjp(last_evaluation, state.generator)
             (value, kept), of_images = jax.value_and_grad(loss, has_aux=True)(x_g)
             (gradient,) = pull_back(jnp.where(kept[:, None, None, None], of_images, 0))
