@@ -43,7 +43,8 @@ class VP:
             raise ValueError("alphas_cumprod: every value must be in (0, 1), and there must be at least one")
         if self.prediction_type not in PREDICTION_TYPES:
             raise ValueError(
-                f"scheduler_config.json: prediction_type {self.prediction_type!r} is not one of {', '.join(PREDICTION_TYPES)}"
+                f"scheduler_config.json: prediction_type {self.prediction_type!r} "
+                f"is not one of {', '.join(PREDICTION_TYPES)}"
             )
         if not 0 <= self.t_min < self.t_max <= len(abar):
             raise ValueError(
