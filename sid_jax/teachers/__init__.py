@@ -1,7 +1,21 @@
-"""Teachers: a diffusers folder or hub id to networks and their parameters, and back."""
+"""Teachers: a diffusers folder or hub id to networks, tokenizers and parameters, and back."""
 
 from sid_jax.teachers.component import Component, build
 from sid_jax.teachers.convert import from_params, layout, to_params
+from sid_jax.teachers.export import save_pipeline
 from sid_jax.teachers.folder import PARTS, Teacher, load_teacher
+from sid_jax.teachers.text import encode, tokenise
 
-__all__ = ["PARTS", "Component", "Teacher", "build", "from_params", "layout", "load_teacher", "to_params"]
+__all__ = [
+    "PARTS",
+    "Component",
+    "Teacher",
+    "build",
+    "encode",
+    "from_params",
+    "layout",
+    "load_teacher",
+    "save_pipeline",
+    "to_params",
+    "tokenise",
+]

@@ -104,12 +104,16 @@ def load_teacher(
         component = dataclasses.replace(component, folder=folder / name, variant=variant)
         return component.load(dtype, place) if part in parts else component
 
+    file = folder / "scheduler" / "scheduler_config.json"
+    scheduler = read_json(file)
+    if not isinstance(scheduler.get("_class_name"), str):
+        raise UserError(f"{file}: _class_name is {scheduler.get('_class_name')!r}; the name of a scheduler is needed")
     teacher = Teacher(
         unet=open_network("unet", "UNet2DConditionModel", "unet"),
         vae=open_network("vae", "AutoencoderKL", "vae"),
         text_encoders=tuple(open_network(n, c, "text_encoders") for n, c in pipeline.text_encoders.items()),
         tokenizers=tuple(_open_tokenizer(folder, index, name) for name in pipeline.tokenizers),
-        scheduler_config=read_json(folder / "scheduler" / "scheduler_config.json"),
+        scheduler_config=scheduler,
         model_index=index,
         source=folder,
     )
