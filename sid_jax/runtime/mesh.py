@@ -41,7 +41,7 @@ def make_mesh(data: int = -1, fsdp: int = 1, devices: Sequence[jax.Device] | Non
         sizes[free[0]] = count // other
     if sizes["data"] * sizes["fsdp"] != count:
         raise UserError(
-            f"mesh.data {data} x mesh.fsdp {fsdp} does not fit {count} devices: "
+            f"mesh.data {data} x mesh.fsdp {fsdp} does not fit {_devices(count)}: "
             f"their product must be {count}, or one of them -1 and the other a divisor of {count}"
         )
     return jax.make_mesh(tuple(sizes.values()), AXES, axis_types=(AxisType.Auto,) * 2, devices=devices)
@@ -57,10 +57,8 @@ def check_batch(batch: int, accumulation: int, mesh: Mesh) -> None:
         raise UserError(f"batch is {batch} and accumulation {accumulation}: use positive numbers")
     unit = mesh.size * accumulation
     if batch % unit:
-        devices = f"{mesh.size} device{'s' if mesh.size > 1 else ''}"
-        raise UserError(
-            f"batch {batch} can't be split over {devices} x accumulation {accumulation}: use a multiple of {unit}"
-        )
+        parts = f"{_devices(mesh.size)} x accumulation {accumulation}"
+        raise UserError(f"batch {batch} can't be split over {parts}: use a multiple of {unit}")
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -123,3 +121,7 @@ def to_host(tree: Any) -> Any:
     if jax.process_count() == 1:
         return jax.device_get(tree)
     return jax.tree.map(lambda leaf: multihost_utils.process_allgather(leaf, tiled=True), tree)
+
+
+def _devices(count: int) -> str:
+    return "1 device" if count == 1 else f"{count} devices"

@@ -3,9 +3,9 @@
 Images are uint8 arrays [N, H, W, 3]. Small ones are enlarged by a whole factor, pixel by pixel, to be seen.
 """
 
+import functools
 import io
 import os
-import textwrap
 from collections.abc import Sequence
 
 import numpy as np
@@ -100,14 +100,35 @@ def save_png(image: Image.Image | np.ndarray, path: os.PathLike | str) -> None:
     write_whole(path, data.getvalue())
 
 
+@functools.cache
 def _font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     return ImageFont.load_default(TEXT)
 
 
 def _wrap(text: str, width: int, most: int | None = None) -> list[str]:
-    """The text in lines that are about `width` pixels wide, `most` of them."""
-    characters = max(4, int(width / _font().getlength("abcdefghijklmnopqrstuvwxyz ") * 27))
-    return textwrap.wrap(text, characters, max_lines=most, placeholder="…") or [""]
+    """The text in lines of at most `width` pixels, `most` of them; a word that is wider than a line is broken."""
+    lines = [""]
+    for word in text.split():
+        joined = f"{lines[-1]} {word}".lstrip()
+        if _fits(joined, width):
+            lines[-1] = joined
+            continue
+        lines.append("")
+        for character in word:
+            if not _fits(lines[-1] + character, width):
+                lines.append("")
+            lines[-1] += character
+    lines = [line for line in lines if line] or [""]
+    if most is None or len(lines) <= most:
+        return lines
+    last = lines[most - 1]
+    while last and not _fits(f"{last}…", width):
+        last = last[:-1]
+    return [*lines[: most - 1], f"{last}…"]
+
+
+def _fits(text: str, width: int) -> bool:
+    return _font().getlength(text) <= width
 
 
 def _write(canvas: Image.Image, corner: tuple[int, int], lines: list[str]) -> None:

@@ -1,0 +1,26 @@
+import pytest
+from etils import epath
+
+from sid_jax.runtime.files import is_remote, write_whole
+
+
+def test_a_file_is_replaced_as_a_whole(tmp_path, monkeypatch):
+    file = tmp_path / "a.txt"
+    write_whole(file, "old")
+    write_whole(str(file), "new ü".encode())
+    assert file.read_text() == "new ü"
+    assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
+
+    def fail(self, data):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(type(epath.Path(file)), "write_bytes", fail)
+    with pytest.raises(OSError, match="disk full"):
+        write_whole(file, "newer")
+    assert file.read_text() == "new ü"
+
+
+def test_a_bucket_is_remote():
+    assert is_remote("gs://bucket/run")
+    assert is_remote(epath.Path("gs://bucket/run") / "a")
+    assert not is_remote("runs/a")
