@@ -9,6 +9,7 @@ import jax
 from etils import epath
 
 from sid_jax.errors import UserError
+from sid_jax.runtime.files import absolute
 
 Tokens = Any  # a pytree of int32 arrays [B, ...]
 
@@ -21,7 +22,7 @@ def read_prompt_file(path: str) -> list[str]:
     """
     if not path:
         raise UserError("prompts is empty: set it to a text file with one prompt a line")
-    file = epath.Path(path)
+    file = absolute(path)
     try:
         text = file.read_bytes().decode("utf-8-sig")
     except FileNotFoundError:

@@ -8,11 +8,11 @@ from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
-from etils import epath
 from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
 from sid_jax.errors import UserError
+from sid_jax.runtime.files import absolute
 
 _log = logging.getLogger(__name__)
 
@@ -43,8 +43,7 @@ class Checkpoints:
     def __init__(self, folder: os.PathLike | str, keep: int = 2, read_only: bool = False):
         if keep < 1:
             raise UserError(f"keep_checkpoints is {keep}: keep at least 1")
-        # Orbax takes absolute paths only.
-        self.folder = epath.Path(folder).resolve()
+        self.folder = absolute(folder)  # Orbax takes no others.
         self._read_only = read_only
         self._manager = ocp.CheckpointManager(
             self.folder,

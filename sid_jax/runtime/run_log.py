@@ -11,7 +11,6 @@ A run that goes on from step s first cuts the lines after s, so that no step is 
 """
 
 import json
-import logging
 import math
 import os
 import time
@@ -27,7 +26,7 @@ from tensorboardX import SummaryWriter
 
 from sid_jax.errors import UserError
 from sid_jax.runtime import config_file
-from sid_jax.runtime.files import is_remote, write_whole
+from sid_jax.runtime.files import absolute, is_remote, write_whole
 from sid_jax.runtime.pictures import save_png
 
 UPLOAD_SECONDS = 60  # a log file in a bucket is written anew at most this often, and at `flush`
@@ -39,7 +38,7 @@ def make_workdir(path: str) -> epath.Path:
     Raises:
         UserError: it can't be made or written to, or a file is in its way.
     """
-    folder = epath.Path(path)
+    folder = absolute(path)
     probe = folder / f".writable.{jax.process_index()}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -72,7 +71,9 @@ class RunLog:
         (self.workdir / "samples").mkdir(exist_ok=True)
         self._metrics = JsonLines(self.workdir / "metrics.jsonl", resumed_step)
         self._timing = JsonLines(self.workdir / "timing.jsonl", resumed_step)
-        self._tensorboard = _tensorboard(self.workdir / "tensorboard", resumed_step)
+        # TensorBoard hides what an earlier process wrote at the purged step and later.
+        purged = resumed_step + 1 if resumed_step else None
+        self._tensorboard = SummaryWriter(os.fspath(self.workdir / "tensorboard"), purge_step=purged)
 
     def metrics(
         self,
@@ -100,18 +101,16 @@ class RunLog:
         self._logged, self._images = now, images
         self._metrics.write({"step": step, "images": images, **numbers})
         self._timing.write({"step": step, "images": images, **speeds})
-        if self._tensorboard:
-            for name, value in (numbers | {f"timing/{name}": value for name, value in speeds.items()}).items():
-                if value is not None:
-                    self._tensorboard.add_scalar(name, value, step)
+        for name, value in (numbers | {f"timing/{name}": value for name, value in speeds.items()}).items():
+            if value is not None:
+                self._tensorboard.add_scalar(name, value, step)
 
     def picture(self, step: int, name: str, image: Image.Image) -> epath.Path:
         """Writes `samples/<name>-<step>.png` and shows it in TensorBoard; returns the file's path."""
         path = self.workdir / "samples" / f"{name}-{step:06d}.png"
         if self._writes:
             save_png(image, path)
-            if self._tensorboard:
-                self._tensorboard.add_image(name, np.asarray(image.convert("RGB")), step, dataformats="HWC")
+            self._tensorboard.add_image(name, np.asarray(image.convert("RGB")), step, dataformats="HWC")
         return path
 
     def flush(self) -> None:
@@ -119,16 +118,14 @@ class RunLog:
         if self._writes:
             self._metrics.flush()
             self._timing.flush()
-            if self._tensorboard:
-                self._tensorboard.flush()
+            self._tensorboard.flush()
 
     def close(self) -> None:
         """Flushes, and closes the files."""
         if self._writes:
             self._metrics.close()
             self._timing.close()
-            if self._tensorboard:
-                self._tensorboard.close()
+            self._tensorboard.close()
 
 
 class JsonLines:
@@ -140,7 +137,7 @@ class JsonLines:
         kept = [line for line in before.splitlines(keepends=True) if _step(line) <= last_step]
         if "".join(kept) != before:
             write_whole(self._path, "".join(kept))
-        self._lines = kept if is_remote(path) else None
+        self._lines = kept  # of use in a bucket only, where there is no appending
         self._uploaded = time.monotonic()
         self._file = None if is_remote(path) else self._path.open("a", encoding="utf-8")
 
@@ -157,7 +154,7 @@ class JsonLines:
 
     def flush(self) -> None:
         """Uploads the file if it is in a bucket; on a disk each line is there at once."""
-        if self._lines is not None:
+        if not self._file:
             write_whole(self._path, "".join(self._lines))
             self._uploaded = time.monotonic()
 
@@ -184,12 +181,3 @@ def _number(value: Any) -> int | float | None:
     if isinstance(number, float) and not math.isfinite(number):
         return None
     return number
-
-
-def _tensorboard(folder: epath.Path, resumed_step: int) -> SummaryWriter | None:
-    try:
-        # TensorBoard hides what an earlier process wrote at this step and later.
-        return SummaryWriter(os.fspath(folder), purge_step=resumed_step + 1 if resumed_step else None)
-    except ImportError as error:
-        logging.getLogger(__name__).warning("no TensorBoard files in %s: %s", folder, error)
-        return None

@@ -1,7 +1,10 @@
+import importlib.util
+
 import pytest
 from etils import epath
 
-from sid_jax.runtime.files import is_remote, write_whole
+from sid_jax.errors import UserError
+from sid_jax.runtime.files import absolute, is_remote, write_whole
 
 
 def test_a_file_is_replaced_as_a_whole(tmp_path, monkeypatch):
@@ -18,6 +21,18 @@ def test_a_file_is_replaced_as_a_whole(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="disk full"):
         write_whole(file, "newer")
     assert file.read_text() == "new ü"
+
+
+def test_a_path_is_absolute_on_a_disk_or_in_a_bucket(tmp_path, monkeypatch, bucket):
+    monkeypatch.chdir(tmp_path)
+    assert absolute("a/b") == tmp_path / "a" / "b"
+    assert str(absolute(f"{bucket}/a")) == f"{bucket}/a"
+
+
+def test_a_bucket_without_what_reads_it_is_an_error(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"^gs://bucket/a is in a bucket, which needs gcsfs: pip install gcsfs$"):
+        absolute("gs://bucket/a")
 
 
 def test_a_bucket_is_remote():

@@ -1,5 +1,6 @@
 import json
 import os
+from unittest import mock
 
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +10,7 @@ from PIL import Image
 
 from sid_jax.errors import UserError
 from sid_jax.runtime import run_log
-from sid_jax.runtime.run_log import JsonLines, RunLog, make_workdir
+from sid_jax.runtime.run_log import RunLog, make_workdir
 
 CONFIG = ConfigDict({"b": 1, "a": {"c": 0.5}})
 
@@ -47,7 +48,7 @@ def test_two_equal_runs_write_equal_metrics_and_times_elsewhere(tmp_path):
 
 @pytest.mark.parametrize("tail", ["", '{"step": 5, "ima'])
 def test_a_resumed_run_has_each_step_once(tmp_path, tail):
-    log_steps(tmp_path / "whole", range(1, 7)) if make_workdir(tmp_path / "whole") else None
+    log_steps(make_workdir(tmp_path / "whole"), range(1, 7))
     resumed = make_workdir(tmp_path / "resumed")
     log_steps(resumed, range(1, 6))
     with open(resumed / "metrics.jsonl", "a") as file:
@@ -71,18 +72,21 @@ def test_a_line_is_on_the_disk_at_once(tmp_path):
     log.close()
 
 
-def test_lines_in_a_bucket_are_uploaded_whole(tmp_path, monkeypatch):
-    monkeypatch.setattr(run_log, "is_remote", lambda path: True)
-    file = tmp_path / "m.jsonl"
-    file.write_text('{"step": 1}\n{"step": 2}\n')
-    log = JsonLines(file, last_step=1)
-    log.write({"step": 2, "x": 0.5})
-    assert lines(file) == [{"step": 1}]
+def test_a_run_in_a_bucket(bucket, monkeypatch):
+    monkeypatch.setattr(run_log, "SummaryWriter", mock.MagicMock())
+    workdir = make_workdir(f"{bucket}/runs/a")
+    log_steps(workdir, range(1, 5))
+    log = RunLog(workdir, CONFIG, resumed_step=2)
+    log.metrics(3, 24, {"loss": 1.0})
+    assert [line["step"] for line in lines(workdir / "metrics.jsonl")] == [1, 2]
     log.flush()
-    assert lines(file) == [{"step": 1}, {"step": 2, "x": 0.5}]
-    log.write({"step": 3})
+    assert [line["step"] for line in lines(workdir / "metrics.jsonl")] == [1, 2, 3]
+    log.picture(3, "samples", Image.new("RGB", (4, 4)))
+    log.metrics(4, 32, {"loss": 1.0})
     log.close()
-    assert [line["step"] for line in lines(file)] == [1, 2, 3]
+    assert [line["step"] for line in lines(workdir / "timing.jsonl")] == [1, 2, 3, 4]
+    assert (workdir / "samples" / "samples-000003.png").read_bytes().startswith(b"\x89PNG")
+    assert json.loads((workdir / "config.json").read_text()) == CONFIG.to_dict()
 
 
 def test_the_config_is_written(tmp_path):
