@@ -93,7 +93,7 @@ class Checkpoints:
         )
 
     def latest(self) -> int | None:
-        """The step of the newest complete checkpoint; None if there is none."""
+        """The step of the newest checkpoint, one that is being saved included; None if there is none."""
         return self._manager.latest_step()
 
     def config(self) -> dict[str, Any]:

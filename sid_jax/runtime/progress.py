@@ -1,6 +1,7 @@
 """How far a run is: a bar on a terminal, a plain line now and then where the output goes to a file."""
 
 import io
+import os
 import sys
 import time
 from collections.abc import Mapping
@@ -27,7 +28,7 @@ class Progress:
     def __init__(self, total: int, done: int = 0, file: TextIO | None = None, plain_seconds: float = PLAIN_SECONDS):
         self._file = file or sys.stderr
         self._shows = jax.process_index() == 0
-        self._plain = not self._file.isatty()
+        self._plain = not _is_terminal(self._file)
         self._plain_seconds = plain_seconds
         self._said = time.monotonic()
         self._bar = tqdm(
@@ -68,3 +69,13 @@ class Progress:
     def _say_line(self) -> None:
         self._said = time.monotonic()
         print(str(self._bar).strip(), file=self._file, flush=True)
+
+
+def _is_terminal(file: TextIO) -> bool:
+    if not file.isatty():
+        return False
+    try:
+        # Some, as in a container that nobody looks into, have no lines: tqdm would show nothing there.
+        return os.get_terminal_size(file.fileno()).lines > 0
+    except OSError:
+        return True

@@ -1,4 +1,5 @@
 import io
+import os
 
 from sid_jax.runtime import progress
 from sid_jax.runtime.progress import Progress
@@ -45,6 +46,15 @@ def test_a_terminal_gets_a_bar():
     assert "400/800 images" in file.getvalue()
     assert "loss=nan" in file.getvalue()
     assert "wrote a grid\n" in file.getvalue()
+
+
+def test_a_terminal_without_lines_gets_plain_lines():
+    master, slave = os.openpty()
+    with open(slave, "w") as file:
+        Progress(800, done=400, file=file).close()
+        shown = os.read(master, 1000).decode()
+    os.close(master)
+    assert shown.startswith("50%: 400/800 images")
 
 
 def test_a_resumed_run_starts_where_it_was():

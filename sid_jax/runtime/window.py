@@ -1,0 +1,54 @@
+"""The metrics of the updates since the last line of the log."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+
+_COUNTS = ("dropped_fake", "dropped_generator", "nonfinite_grads")
+_LOSSES = ("fake_loss", "generator_loss")
+
+
+class Window:
+    """Collects the metrics of each update without waiting for them, and sums them up when a line is due.
+
+    Args:
+      pending: what `pending` of the run before returned, from its checkpoint.
+    """
+
+    def __init__(self, pending: Mapping[str, Any] | None = None):
+        self._steps: list[Mapping[str, Any]] = list((pending or {}).get("steps", ()))
+        self._bad_before: int = (pending or {}).get("bad_steps", 0)
+
+    def add(self, metrics: Mapping[str, jax.Array]) -> None:
+        """Adds those of one update: name to scalar."""
+        self._steps.append(metrics)
+
+    def summary(self) -> dict[str, float]:
+        """Counts are summed over the updates, anything else is averaged."""
+        steps = self._fetch()
+        names = steps[0]
+        sums = {name: sum(step[name] for step in steps) for name in names}
+        return {name: value if name in _COUNTS else value / len(steps) for name, value in sums.items()}
+
+    @property
+    def bad_steps(self) -> int:
+        """How many updates in a row, up to the last, had a loss that is not finite."""
+        bad = self._bad_before
+        for step in self._fetch():
+            bad = 0 if all(math.isfinite(step[name]) for name in _LOSSES) else bad + 1
+        return bad
+
+    def restart(self) -> None:
+        """Begins the next line."""
+        self._bad_before = self.bad_steps
+        self._steps = []
+
+    def pending(self) -> dict[str, Any]:
+        """What has been added since `restart`, as JSON has it."""
+        return {"steps": self._fetch(), "bad_steps": self._bad_before}
+
+    def _fetch(self) -> Sequence[Mapping[str, float]]:
+        self._steps = [{name: float(value) for name, value in step.items()} for step in jax.device_get(self._steps)]
+        return self._steps
