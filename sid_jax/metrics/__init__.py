@@ -1,0 +1,1 @@
+"""How good samples are: feature extractors, and distances between sets of features."""

@@ -1,0 +1,31 @@
+"""Frechet distance between two sets of features (Heusel et al. 2017, arXiv 1706.08500)."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Statistics(NamedTuple):
+    """Mean `[D]` and covariance `[D, D]` of features, in float64."""
+
+    mean: np.ndarray
+    covariance: np.ndarray
+
+
+def statistics(features: np.ndarray) -> Statistics:
+    """Mean and covariance of features `[N, D]`, N at least 2."""
+    features = np.asarray(features, np.float64)
+    return Statistics(features.mean(0), np.cov(features, rowvar=False))
+
+
+def frechet_distance(a: Statistics, b: Statistics) -> float:
+    """|mean_a - mean_b|^2 + trace(cov_a + cov_b - 2 (cov_a cov_b)^(1/2)), at least 0.
+
+    The trace of the root is taken from the eigenvalues of cov_a^(1/2) cov_b cov_a^(1/2), which is symmetric, so no
+    root of a nearly singular product is formed.
+    """
+    values, vectors = np.linalg.eigh(a.covariance)
+    root = (vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T
+    product = np.linalg.eigvalsh(root @ b.covariance @ root)
+    trace = np.trace(a.covariance) + np.trace(b.covariance) - 2 * np.sqrt(np.maximum(product, 0)).sum()
+    return float(max(np.square(a.mean - b.mean).sum() + trace, 0.0))

@@ -1,0 +1,61 @@
+"""The training loop that the autoencoder, the diffusion model and the metric network share."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import optax
+from tqdm import tqdm
+
+Loss = Callable[[Any, jax.Array, Any], jax.Array]
+
+
+def fit(
+    name: str,
+    loss: Loss,
+    params: Any,
+    data: Any,
+    *,
+    steps: int,
+    batch: int,
+    learning_rate: float,
+    seed: int,
+    ema_decay: float = 0.99,
+) -> Any:
+    """Parameters that minimise `loss` on batches of `data`, by AdamW with warm-up and cosine decay.
+
+    Args:
+      name: what the progress bar says.
+      loss: (params, key, batch of the data) -> scalar.
+      params: a tree of arrays; it is consumed.
+      data: a tree of arrays with a common first axis, kept on the device.
+      steps: updates.
+      batch: samples an update, drawn uniformly.
+      learning_rate: at its peak, after a twentieth of the steps.
+      seed: all draws are derived from (seed, step).
+      ema_decay: share of the moving average kept at a step; what is returned is the average.
+    """
+    schedule = optax.warmup_cosine_decay_schedule(0.0, learning_rate, max(steps // 20, 1), steps)
+    optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(schedule, b2=0.99, weight_decay=1e-4))
+    size = len(jax.tree.leaves(data)[0])
+
+    @jax.jit
+    def update(carry, step):
+        params, average, moments = carry
+        draw, rest = jax.random.split(jax.random.fold_in(jax.random.key(seed), step))
+        rows = jax.random.randint(draw, (batch,), 0, size)
+        value, gradient = jax.value_and_grad(loss)(params, rest, jax.tree.map(lambda x: x[rows], data))
+        changes, moments = optimizer.update(gradient, moments, params)
+        params = optax.apply_updates(params, changes)
+        decay = jax.numpy.minimum(ema_decay, (1 + step) / (10 + step))
+        average = jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, average, params)
+        return (params, average, moments), value
+
+    carry = (params, params, optimizer.init(params))
+    with tqdm(total=steps, desc=name, mininterval=2, dynamic_ncols=True) as bar:
+        for step in range(steps):
+            carry, value = update(carry, step)
+            if step % 20 == 0:
+                bar.set_postfix_str(f"loss {float(value):.4f}")
+            bar.update()
+    return carry[1]
