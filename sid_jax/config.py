@@ -8,7 +8,7 @@ from ml_collections import ConfigDict, config_dict
 
 
 def default() -> ConfigDict:
-    """Settings of Score identity Distillation from Stable Diffusion 1.5 (Zhou et al. 2025, arXiv 2406.01561)."""
+    """The published settings for Stable Diffusion 1.5 in one step (SiD-LSG, Zhou et al. 2025, arXiv 2406.01561)."""
     c = ConfigDict()
     c.seed = 0
 
@@ -68,13 +68,14 @@ def default() -> ConfigDict:
     # What a run writes, counted in updates.
     c.log_every = 10
     c.sample_every = 500
+    c.sample_images = 16  # in a sample grid
     c.checkpoint_every = 500
     c.keep_checkpoints = 2
 
     # The table at the end.
     c.evaluate = ConfigDict()
-    c.evaluate.metric = ""  # "digits", or empty: no table
+    c.evaluate.metric = ""  # a metric network, such as "bundled:digits_metric"; empty: no table
     c.evaluate.samples = 2000
     c.evaluate.teacher_steps = 50  # DDIM steps
-    c.evaluate.teacher_guidance = 7.5
+    c.evaluate.teacher_guidance = 7.5  # of classifier-free guidance
     return c

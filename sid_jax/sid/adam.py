@@ -30,9 +30,9 @@ def adam(learning_rate: float, beta2: float = 0.999, eps: float = 1e-8) -> optax
     def update(gradients, state, params=None):
         del params
         count = state.count + 1
-        moment = jax.tree.map(lambda g, v: (1 - beta2) * g**2 + beta2 * v, gradients, state.moment)
-        correction = 1 - beta2**count
-        updates = jax.tree.map(lambda g, v: -learning_rate * (g / (jnp.sqrt(v / correction) + eps)), gradients, moment)
+        moment = optax.tree.update_moment_per_elem_norm(gradients, state.moment, beta2, 2)
+        corrected = optax.tree.bias_correction(moment, beta2, count)
+        updates = jax.tree.map(lambda g, v: -learning_rate * (g / (jnp.sqrt(v) + eps)), gradients, corrected)
         return updates, AdamState(count, moment)
 
     return optax.GradientTransformation(init, update)

@@ -1,51 +1,57 @@
 """DDIM, the sampler that the teacher is measured with (Song et al. 2021, arXiv 2010.02502, eta = 0)."""
 
-from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from sid_jax.sid import VP, guided
+from sid_jax.errors import UserError
+from sid_jax.sid import VP, Network, guided
 
 
-def ddim_times(process: VP, steps: int) -> list[int]:
-    """The times of `steps` DDIM steps, descending: every (T / steps)-th, plus one, as Stable Diffusion's schedulers.
+@dataclass(frozen=True)
+class DDIM:
+    """A sampler of `num_steps` steps with classifier-free guidance; its network and noise are arguments of `generate`.
 
-    diffusers names this `timestep_spacing="leading"`, `steps_offset=1`.
-    """
-    stride = len(process.alphas_cumprod) // steps
-    return [k * stride + 1 for k in range(steps)][::-1]
+    The times are those of Stable Diffusion's schedulers: every (T / num_steps)-th, plus one, and the last step ends at
+    time 0 (diffusers' `timestep_spacing="leading"`, `steps_offset=1`, `set_alpha_to_one=False`).
 
-
-def ddim_sample(
-    network: Callable,
-    process: VP,
-    noise: jax.Array,
-    cond: Any,
-    empty: Any,
-    *,
-    steps: int,
-    guidance_scale: float,
-) -> jax.Array:
-    """Latents `[B, H, W, C]` from unit noise of that shape.
-
-    Args:
-      network: (x_t, t `[B]`, cond) -> raw output.
+    Attributes:
       process: the teacher's forward process.
-      noise: x_T.
-      cond, empty: the condition of each sample, and of the empty prompt with a batch axis of 1.
-      steps: evaluations, at most T.
-      guidance_scale: of classifier-free guidance; 1 is none.
+      num_steps: evaluations, 1 to T - 1.
+      guidance_scale: 1 is no guidance.
     """
-    times = jnp.asarray(ddim_times(process, steps))
-    # The last step ends at time 0 and not at a clean image (`set_alpha_to_one=False`).
-    following = jnp.append(times[1:], 0)
 
-    def step(k, x):
-        t, to = jnp.full(len(x), times[k]), jnp.full(len(x), following[k])
-        (output,) = guided(network, x, t, cond, empty, guidance_scale)
-        x0 = process.to_x0(x, t, output)
-        return process.corrupt(x0, to, process.noise_of(x, t, x0))
+    process: VP
+    num_steps: int = 50
+    guidance_scale: float = 7.5
 
-    return jax.lax.fori_loop(0, steps, step, noise)
+    def __post_init__(self):
+        most = len(self.process.alphas_cumprod) - 1
+        if not 1 <= self.num_steps <= most:
+            raise UserError(f"DDIM takes 1 to {most} steps, not {self.num_steps}")
+
+    @property
+    def times(self) -> tuple[int, ...]:
+        """The time of each step, descending."""
+        stride = len(self.process.alphas_cumprod) // self.num_steps
+        return tuple(k * stride + 1 for k in range(self.num_steps))[::-1]
+
+    def generate(self, network: Network, noise, cond: Any, empty: Any) -> jax.Array:
+        """Latents `[B, H, W, C]` that start from the unit noise `noise(0)` of that shape.
+
+        `network` is that of `sid.guidance`; `cond` is the condition of each sample, and `empty` that of the empty
+        prompt with a batch axis of 1.
+        """
+        times = jnp.asarray(self.times)
+        following = jnp.append(times[1:], 0)
+        start = noise(0)
+
+        def step(k: jax.Array, x: jax.Array) -> jax.Array:
+            t, to = jnp.full(len(x), times[k]), jnp.full(len(x), following[k])
+            (output,) = guided(network, x, t, cond, empty, self.guidance_scale)
+            x0 = self.process.to_x0(x, t, output)
+            return self.process.corrupt(x0, to, self.process.noise_of(x, t, x0))
+
+        return jax.lax.fori_loop(0, self.num_steps, step, start)

@@ -47,7 +47,7 @@ def save_pipeline(
       unet_params: the student's parameters; None: those of the teacher.
       scheduler_config: what to write instead of the teacher's; its `_class_name` goes into `model_index.json`.
       about: facts for the file `sid_jax.json`, such as the number of steps and the first time.
-      texts: further files of the top folder, name to content.
+      texts: further files, path in the folder to content.
       overwrite: replace a diffusers folder that was not written by this function.
       shard_bytes: size beyond which weights are split into several files.
 
@@ -72,6 +72,7 @@ def save_pipeline(
         write_json(new / "model_index.json", _model_index(new, teacher, scheduler))
         write_json(new / MARKER, {**(about or {}), "written_by": "sid_jax"})
         for name, text in (texts or {}).items():
+            (new / name).parent.mkdir(exist_ok=True)
             (new / name).write_text(text, encoding="utf-8")
 
 

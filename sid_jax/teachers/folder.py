@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from sid_jax.errors import UserError
-from sid_jax.teachers.component import NETWORKS, Component, build
+from sid_jax.teachers.component import NETWORKS, Component, open_component
 from sid_jax.teachers.convert import Place
 from sid_jax.teachers.hub import locate
 from sid_jax.teachers.jsonfile import read_json
@@ -99,9 +99,7 @@ def load_teacher(
 
     def open_network(name: str, class_name: str, part: str) -> Component:
         _check_class(folder, index, name, (class_name,))
-        file = folder / name / "config.json"
-        component = build(class_name, read_json(file), where=str(file), param_dtype=dtype or jnp.float32)
-        component = dataclasses.replace(component, folder=folder / name, variant=variant)
+        component = open_component(folder / name, class_name, variant=variant, param_dtype=dtype or jnp.float32)
         return component.load(dtype, place) if part in parts else component
 
     file = folder / "scheduler" / "scheduler_config.json"

@@ -1,0 +1,172 @@
+"""Measures a distilled student beside its teacher: quality, agreement with the prompts, and speed."""
+
+import json
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from sid_jax import assets, experiment
+from sid_jax.data.prompts import read_prompt_file
+from sid_jax.errors import UserError
+from sid_jax.experiment import Student
+from sid_jax.metrics.digits import DigitsMetric
+from sid_jax.pipeline import TextToImage
+from sid_jax.runtime import command_line
+from sid_jax.runtime.files import write_whole
+from sid_jax.runtime.pictures import save_png, side_by_side
+from sid_jax.sid import VP, FewStep
+from sid_jax.teachers import Teacher
+from sid_jax.teachers.ddim import DDIM
+
+COLUMNS = {
+    "steps": "steps",
+    "guidance": "guidance",
+    "frechet_distance": "Frechet distance",
+    "prompt_accuracy": "prompt accuracy",
+    "seconds_per_1000": "seconds / 1,000 images",
+}
+
+EPILOG = """\
+The table has a row for the teacher (DDIM with guidance) and one for the student. A lower Frechet distance is better;
+prompt accuracy is the share of images that show what their prompt asks for.
+
+examples:
+  python -m sid_jax.evaluate --run runs/digits_1step
+  python -m sid_jax.evaluate --model exported --samples 5000 --json table.json"""
+
+
+class Evaluation(NamedTuple):
+    """What `evaluate` found.
+
+    rows: name ("teacher", "student") to column to value, the columns being those of `COLUMNS`.
+    samples: images that each row is measured on.
+    picture: both side by side.
+    """
+
+    rows: dict[str, dict[str, Any]]
+    samples: int
+    picture: Any
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """The command."""
+    parser = command_line.Parser("python -m sid_jax.evaluate", __doc__, EPILOG)
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--run", metavar="DIR", help="the folder of a run")
+    source.add_argument("--model", metavar="FOLDER", help="a folder that sid_jax.export wrote")
+    parser.add_argument("--samples", metavar="N", type=int, help="images of each (default: what the run's config says)")
+    parser.add_argument("--json", metavar="FILE", help="write the table here too")
+    arguments = parser.parse_args(argv)
+    if arguments.run:
+        student = experiment.open_run(arguments.run)
+    else:
+        student = experiment.open_model(arguments.model)
+        if isinstance(student, Teacher):
+            raise UserError(f"{arguments.model} is not a student that sid_jax.export wrote: there is none to measure")
+    found = evaluate(student, arguments.samples or student.config.evaluate.samples)
+    print(as_text(found))
+    if arguments.json:
+        write_json(found, Path(arguments.json))
+
+
+def evaluate(student: Student, samples: int) -> Evaluation:
+    """Measures the student and the teacher that its config names, on images of the same prompts and noise.
+
+    Raises:
+      UserError: the config names no metric, or there are too few samples.
+    """
+    config = student.config
+    if not config.evaluate.metric:
+        raise UserError("config key evaluate.metric is empty: there is no metric for this teacher")
+    if samples < 100:
+        raise UserError(f"{samples} samples are too few for a Frechet distance: use at least 100")
+    metric = DigitsMetric.load(Path(assets.resolve(config.evaluate.metric)))
+    prompts = read_prompt_file(assets.resolve(config.prompts))
+    asked = [prompts[i % len(prompts)] for i in range(samples)]
+    teacher = experiment.open_teacher(config)
+    with experiment.naming("teacher"):
+        process = VP.from_scheduler(teacher.scheduler_config)
+    ddim = DDIM(process, config.evaluate.teacher_steps, config.evaluate.teacher_guidance)
+
+    rows, images = {}, {}
+    for name, sampler, params in (
+        ("teacher", ddim, teacher.unet.params),
+        ("student", student.sampler, student.params),
+    ):
+        generate = TextToImage(teacher, sampler, config.resolution)
+        images[name], seconds = _timed(generate, params, asked, config.seed)
+        rows[name] = {
+            "steps": sampler.num_steps,
+            "guidance": sampler.guidance_scale if isinstance(sampler, DDIM) else None,
+            **metric(images[name], asked),
+            "seconds_per_1000": seconds * 1000 / samples,
+        }
+    return Evaluation(rows, samples, _compare(images, rows, prompts))
+
+
+def _timed(generate: TextToImage, params: Any, prompts: list[str], seed: int) -> tuple[np.ndarray, float]:
+    """The images, and the seconds they took; compiling is not counted."""
+    generate(params, prompts[: generate.batch], seed)
+    began = time.perf_counter()
+    images = generate(params, prompts, seed)
+    return images, time.perf_counter() - began
+
+
+def _compare(images: dict[str, np.ndarray], rows: dict[str, dict], prompts: list[str], each: int = 8) -> Any:
+    """Ten prompts, one of each tenth of the file, with the first images that each was asked for."""
+    count = min(10, len(prompts))
+    chosen = [len(prompts) * i // count + i % max(len(prompts) // count, 1) for i in range(count)]
+    each = min(each, max(len(images["student"]) // len(prompts), 1))
+    picks = [p + j * len(prompts) for p in chosen for j in range(each)]
+    titles = tuple(f"{name}, {rows[name]['steps']} step{'s' * (rows[name]['steps'] > 1)}" for name in rows)
+    return side_by_side(images["teacher"][picks], images["student"][picks], titles, [prompts[i] for i in chosen])
+
+
+def as_text(found: Evaluation) -> str:
+    """The table for a terminal."""
+    cells = [["", *COLUMNS.values()]]
+    for name, row in found.rows.items():
+        shown = {
+            "steps": str(row["steps"]),
+            "guidance": "-" if row["guidance"] is None else f"{row['guidance']:g}",
+            "frechet_distance": f"{row['frechet_distance']:.2f}",
+            "prompt_accuracy": f"{row['prompt_accuracy']:.4f}",
+            "seconds_per_1000": f"{row['seconds_per_1000']:.2f}",
+        }
+        cells.append([name, *(shown[column] for column in COLUMNS)])
+    widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))]
+    lines = [
+        "  ".join(cell.ljust(width) if i == 0 else cell.rjust(width) for i, (cell, width) in enumerate(zip(row, widths)))
+        for row in cells
+    ]
+    return "\n".join([lines[0], "  ".join("-" * width for width in widths), *lines[1:], f"({found.samples} images each)"])
+
+
+def write_json(found: Evaluation, path: Path) -> None:
+    """The table as a JSON file.
+
+    Raises:
+      UserError: it can't be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, json.dumps({**found.rows, "samples": found.samples}, indent=2) + "\n")
+    except OSError as error:
+        raise UserError(f"{path} can't be written: {error.strerror or error}") from error
+
+
+def report(found: Evaluation, folder: Any) -> None:
+    """Prints the table, and writes it (`table.txt`, `table.json`) and the picture (`side_by_side.png`) to a run."""
+    text = as_text(found)
+    print(text, flush=True)
+    write_whole(folder / "table.txt", text + "\n")
+    write_json(found, folder / "table.json")
+    save_png(found.picture, folder / "side_by_side.png")
+
+
+if __name__ == "__main__":
+    sys.exit(command_line.run(main))

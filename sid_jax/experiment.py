@@ -1,0 +1,152 @@
+"""What a config says, in the terms of the method: the teacher, the forward process, the settings, the student."""
+
+import contextlib
+import dataclasses
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+import sid_jax.config
+from sid_jax import assets
+from sid_jax.errors import UserError
+from sid_jax.pipeline import latent_shape
+from sid_jax.runtime import config_file
+from sid_jax.runtime.checkpoints import Checkpoints
+from sid_jax.runtime.precision import parse_dtype
+from sid_jax.sid import VP, FewStep, Guidance, Settings, preset
+from sid_jax.teachers import PARTS, Teacher, load_teacher
+from sid_jax.teachers.export import MARKER, is_export
+
+
+@contextlib.contextmanager
+def naming(source: str) -> Iterator[None]:
+    """Turns a ValueError about a setting into a UserError that names where the setting is from."""
+    try:
+        yield
+    except ValueError as error:
+        raise UserError(f"{source}: {error}") from error
+
+
+def open_teacher(config: ConfigDict, parts: tuple[str, ...] = PARTS) -> Teacher:
+    """The teacher of a config: parameters in float32, networks that compute in `precision.compute`.
+
+    The autoencoder, which only makes pictures, computes in float32.
+    """
+    if not config.teacher:
+        raise UserError("config key teacher is empty: set it to a diffusers folder or a hub id")
+    source = assets.resolve(config.teacher)
+    teacher = load_teacher(source, variant=config.variant, revision=config.revision, parts=parts)
+    compute = parse_dtype("precision.compute", config.precision.compute)
+    return dataclasses.replace(
+        teacher,
+        unet=teacher.unet.rebuild(dtype=compute),
+        text_encoders=tuple(component.rebuild(dtype=compute) for component in teacher.text_encoders),
+    )
+
+
+def stored_as(params: Any, dtype: jnp.dtype) -> Any:
+    """A tree of parameters in another type."""
+    return jax.tree.map(lambda p: p.astype(dtype), params)
+
+
+def guidance_of(config: ConfigDict) -> Guidance:
+    """The four scales: those of the named strategy, and over them each one that is set by itself."""
+    chosen = preset(config.guidance.strategy, config.guidance.scale)
+    names = (field.name for field in dataclasses.fields(Guidance))
+    given = {name: config.guidance[name] for name in names if config.guidance[name] is not None}
+    return dataclasses.replace(chosen, **given)
+
+
+def settings_of(config: ConfigDict, teacher: Teacher) -> Settings:
+    """The numbers of the train step."""
+    with naming("config"):
+        return Settings(
+            seed=config.seed,
+            batch=config.batch,
+            accumulation=config.accumulation,
+            latent_shape=latent_shape(teacher, config.resolution),
+            num_steps=config.sid.num_steps,
+            t_init=config.sid.t_init,
+            noise=config.sid.noise,
+            alpha=config.sid.alpha,
+            weighting=config.sid.weighting,
+            loss_scale=config.sid.loss_scale,
+            guidance=guidance_of(config),
+            lr=config.optimizer.lr,
+            glr=config.optimizer.glr,
+            beta2=config.optimizer.beta2,
+            eps=config.optimizer.eps,
+            clip_value=config.optimizer.clip_value,
+            half_life=config.ema.half_life,
+            ramp_up=config.ema.ramp_up,
+        )
+
+
+def sampler_of(config: ConfigDict, teacher: Teacher) -> FewStep:
+    """The student's sampler; its `process` is the teacher's forward process."""
+    with naming("config"):
+        process = VP.from_scheduler(teacher.scheduler_config, config.sid.t_min, config.sid.t_max)
+        return FewStep(process, config.sid.num_steps, config.sid.t_init, config.sid.noise)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Student:
+    """A distilled generator, from a run or from an exported folder.
+
+    teacher: the pipeline it came from. Of an exported folder this is the folder itself.
+    params: of the student's UNet (G_ema), float32.
+    sampler: how it is sampled.
+    config: that of its run.
+    step: updates it was trained for.
+    """
+
+    teacher: Teacher
+    params: Any
+    sampler: FewStep
+    config: ConfigDict
+    step: int
+
+
+def open_run(workdir: str, parts: tuple[str, ...] = ("vae", "text_encoders")) -> Student:
+    """The student of the newest checkpoint of a run.
+
+    Raises:
+      UserError: it is not the folder of a run, or has no checkpoint that can be read.
+    """
+    folder = Path(workdir)
+    if not (folder / "config.json").is_file():
+        raise UserError(f"{workdir} is not the folder of a run: it has no config.json")
+    if not (folder / "checkpoints").is_dir():
+        raise UserError(f"{workdir} has no checkpoint yet: the first is written after checkpoint_every updates")
+    config = config_file.from_json((folder / "config.json").read_text(), sid_jax.config.default())
+    teacher = open_teacher(config, parts)
+    device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    abstract = jax.tree.map(
+        lambda p: jax.ShapeDtypeStruct(p.shape, jnp.float32, sharding=device), teacher.unet.params
+    )
+    checkpoints = Checkpoints(folder / "checkpoints", read_only=True)
+    restored = checkpoints.restore({"ema": abstract}, part=True)
+    checkpoints.close()
+    return Student(teacher, restored.state["ema"], sampler_of(config, teacher), config, restored.step)
+
+
+def open_model(folder: str) -> Student | Teacher:
+    """An exported student, or, where the folder was not written by `export`, a teacher.
+
+    Raises:
+      UserError: it is not a diffusers folder, or a file in it is missing or damaged.
+    """
+    path = Path(assets.resolve(folder))
+    about = json.loads((path / MARKER).read_text()) if is_export(path) else {}
+    if "config" not in about:
+        return load_teacher(path)
+    config = config_file.from_json(json.dumps(about["config"]), sid_jax.config.default())
+    exported = load_teacher(path)
+    # The scheduler of the folder is for PyTorch; the forward process is the teacher's.
+    teacher = dataclasses.replace(exported, scheduler_config=about["teacher_scheduler"])
+    return Student(teacher, teacher.unet.params, sampler_of(config, teacher), config, about["step"])

@@ -1,0 +1,91 @@
+"""Makes pictures of prompts with a distilled student, or with any Stable Diffusion folder."""
+
+import dataclasses
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from sid_jax import experiment
+from sid_jax.data.prompts import read_prompts
+from sid_jax.errors import UserError
+from sid_jax.experiment import Student
+from sid_jax.pipeline import TextToImage
+from sid_jax.runtime import command_line
+from sid_jax.runtime.pictures import image_grid, save_png
+from sid_jax.sid import VP
+from sid_jax.teachers.ddim import DDIM
+
+EPILOG = """\
+Writes 0000.png, 0001.png, ... (N pictures of the first prompt, then of the second, ...) and grid.png, a row a prompt.
+The same seed gives the same pictures.
+
+examples:
+  python -m sid_jax.sample --run runs/digits_1step --prompts "a handwritten seven" --n 8 --out pictures
+  python -m sid_jax.sample --model exported --prompts prompts.txt --out pictures
+  python -m sid_jax.sample --model bundled:digits --prompts "the digit 3" --steps 50 --guidance 2 --out pictures"""
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """The command."""
+    parser = command_line.Parser("python -m sid_jax.sample", __doc__, EPILOG)
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--run", metavar="DIR", help="the folder of a run: its newest checkpoint")
+    source.add_argument("--model", metavar="FOLDER", help="a folder that sid_jax.export wrote, or another pipeline's")
+    parser.add_argument("--prompts", metavar="TEXT_OR_FILE", required=True, help="a prompt, or a file with one a line")
+    parser.add_argument("--n", metavar="N", type=int, default=1, help="pictures of each prompt (default: 1)")
+    parser.add_argument("--steps", metavar="K", type=int, help="steps (default: as trained; 50 for a teacher)")
+    parser.add_argument("--guidance", metavar="S", type=float, help="guidance of a teacher (default: 7.5)")
+    parser.add_argument("--seed", metavar="S", type=int, default=0, help="of the noise (default: 0)")
+    parser.add_argument("--out", metavar="DIR", required=True, help="folder for the pictures")
+    arguments = parser.parse_args(argv)
+    if arguments.n < 1:
+        raise UserError(f"--n is {arguments.n}: use a positive number")
+    if arguments.seed < 0:
+        raise UserError(f"--seed is {arguments.seed}: use 0 or more")
+    prompts = read_prompts(arguments.prompts)
+    opened = experiment.open_run(arguments.run) if arguments.run else experiment.open_model(arguments.model)
+    teacher, params, sampler, resolution = _pipeline(opened, arguments.steps, arguments.guidance)
+
+    asked = [prompt for prompt in prompts for _ in range(arguments.n)]
+    batch = max(1, min(len(asked), 100 * 64**2 // resolution**2))
+    images = TextToImage(teacher, sampler, resolution, batch)(params, asked, arguments.seed)
+    save(images, arguments.n, Path(arguments.out))
+    print(f"{len(images)} pictures in {arguments.out}")
+
+
+def _pipeline(opened, steps: int | None, guidance: float | None):
+    """Networks, UNet parameters, sampler and resolution of what was opened."""
+    if isinstance(opened, Student):
+        if guidance is not None:
+            raise UserError("--guidance is for teachers: a student is sampled without guidance")
+        sampler = opened.sampler
+        if steps is not None:
+            with experiment.naming("--steps"):
+                sampler = dataclasses.replace(sampler, num_steps=steps)
+        return opened.teacher, opened.params, sampler, opened.config.resolution
+    with experiment.naming("teacher"):
+        process = VP.from_scheduler(opened.scheduler_config)
+    sampler = DDIM(process, 50 if steps is None else steps, 7.5 if guidance is None else guidance)
+    resolution = (opened.unet.config.sample_size or 64) * opened.vae.config.downscale
+    return opened, opened.unet.params, sampler, resolution
+
+
+def save(images: np.ndarray, columns: int, folder: Path) -> None:
+    """Writes images uint8 `[N, H, W, 3]` as `0000.png`, ... and all of them as `grid.png`.
+
+    Raises:
+      UserError: the folder can't be written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for i, image in enumerate(images):
+            save_png(image, folder / f"{i:04d}.png")
+        save_png(image_grid(images, columns if columns > 1 else None), folder / "grid.png")
+    except OSError as error:
+        raise UserError(f"{folder} can't be written to: {error.strerror or error}") from error
+
+
+if __name__ == "__main__":
+    sys.exit(command_line.run(main))

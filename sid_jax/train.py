@@ -1,0 +1,182 @@
+"""Distills a text-to-image diffusion model into a generator of one or a few steps."""
+
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+import sid_jax.config
+from sid_jax import assets, experiment
+from sid_jax.data.prompts import PromptStream, read_prompt_file
+from sid_jax.errors import UserError
+from sid_jax.evaluate import evaluate, report
+from sid_jax.experiment import Student
+from sid_jax.pipeline import TextToImage, networks_of
+from sid_jax.runtime import command_line, mesh as meshes
+from sid_jax.runtime.checkpoints import Checkpoints, abstract
+from sid_jax.runtime.pictures import image_grid
+from sid_jax.runtime.precision import parse_dtype
+from sid_jax.runtime.progress import Progress
+from sid_jax.runtime.resume import check_same_training
+from sid_jax.runtime.run_log import RunLog, make_workdir
+from sid_jax.runtime.window import Window
+from sid_jax.sid import TrainState, jit_train_step
+from sid_jax.teachers import Teacher, tokenise
+
+EPILOG = """\
+A run lives in its workdir: the resolved config, metrics as JSON lines and for TensorBoard, sample grids, checkpoints.
+Run the same command again and it goes on from the newest checkpoint.
+
+examples:
+  python -m sid_jax.train --config configs/digits_1step.py
+  python -m sid_jax.train --config configs/digits_1step.py --workdir runs/scale2 --config.guidance.scale=2
+  python -m sid_jax.train --config configs/sd15_1step.py --config.teacher=/models/sd15 --config.prompts=prompts.txt"""
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """The command."""
+    parser = command_line.Parser("python -m sid_jax.train", __doc__, EPILOG)
+    parser.add_argument("--workdir", metavar="DIR", help="the run's folder (default: runs/<name of the config file>)")
+    arguments, config = command_line.parse_with_config(parser, argv, sid_jax.config.default())
+    train(config, arguments.workdir or f"runs/{Path(arguments.config).stem}")
+
+
+def train(config: ConfigDict, workdir: str) -> None:
+    """Trains, or goes on with, the run in `workdir`.
+
+    Raises:
+      UserError: a setting, a file or the workdir is unusable; or the losses stayed non-finite.
+    """
+    began = time.perf_counter()
+
+    # ---- Devices, and the folder of the run.
+    mesh = meshes.make_mesh(config.mesh.data, config.mesh.fsdp)
+    meshes.check_batch(config.batch, config.accumulation, mesh)
+    total = -(-config.images // config.batch)
+    check_cadence(config)
+    prompts = read_prompt_file(assets.resolve(config.prompts))
+    folder = make_workdir(workdir)
+
+    # ---- The teacher, and the method's settings for it.
+    say(f"teacher: {config.teacher}; {len(prompts)} prompts; {mesh.size} {jax.devices()[0].platform} device(s)")
+    teacher = experiment.open_teacher(config)
+    sampler = experiment.sampler_of(config, teacher)
+    settings = experiment.settings_of(config, teacher)
+    empty = meshes.place(tokenise(teacher, [""]), meshes.replicated(mesh))
+    stream = PromptStream(prompts, config.batch, config.seed, lambda texts: tokenise(teacher, texts))
+
+    # ---- The state: new, or that of the newest checkpoint.
+    shardings = meshes.parameter_shardings(jax.eval_shape(TrainState.create, teacher.unet.params), mesh)
+    checkpoints = Checkpoints(folder / "checkpoints", config.keep_checkpoints)
+    state, window = None, Window()
+    if checkpoints.latest() is not None:
+        check_same_training(checkpoints.config(), config, workdir)
+        shapes = jax.eval_shape(TrainState.create, teacher.unet.params)
+        restored = checkpoints.restore(abstract(shapes, shardings))
+        state, window = restored.state, Window(restored.metrics["window"])
+        stream.restore(restored.data_position)
+    else:
+        state = jax.jit(TrainState.create, out_shardings=shardings)(teacher.unet.params)
+    step = int(state.step)
+    frozen = place_frozen(teacher, parse_dtype("precision.teacher", config.precision.teacher), mesh)
+    log = RunLog(folder, config, step)
+
+    # ---- One compiled program for both updates and the average.
+    train_step = jit_train_step(
+        networks_of(teacher, config.resolution),
+        sampler.process,
+        settings,
+        out_shardings=(shardings, meshes.replicated(mesh)),
+    )
+    pictures = Pictures(teacher, sampler, config, prompts)
+    if step < total:
+        say(f"{'going on from' if step else 'training from'} update {step} of {total}; compiling the train step ...")
+
+    # ---- The loop.
+    progress = Progress(total * config.batch, step * config.batch)
+    if step == 0:
+        log.picture(0, "student", pictures(state.ema))
+    while step < total:
+        batch = meshes.place_batch(next(stream), mesh) | {"empty": empty}
+        state, metrics = train_step(state, frozen, batch)
+        step += 1
+        window.add(metrics)
+        if step % config.log_every == 0 or step == total:
+            values = window.summary()
+            log.metrics(step, step * config.batch, values)
+            progress.update(step * config.batch, {"fake": values["fake_loss"], "generator": values["generator_loss"]})
+            stop_if_bad(window, step, config, workdir)
+            window.restart()
+        if step % config.sample_every == 0 or step == total:
+            log.picture(step, "student", pictures(state.ema))
+        if step % config.checkpoint_every == 0 or step == total:
+            log.flush()
+            checkpoints.save(step, state, stream.position(), config, {"window": window.pending()})
+    progress.close()
+    checkpoints.close()
+    log.close()
+
+    # ---- The table.
+    if config.evaluate.metric:
+        say("measuring teacher and student ...")
+        student = Student(teacher, jax.device_get(state.ema), sampler, config, step)
+        report(evaluate(student, config.evaluate.samples), folder)
+    minutes = (time.perf_counter() - began) / 60
+    say(f"done: {step} updates, {step * config.batch} images, {minutes:.1f} minutes; the run is in {workdir}")
+
+
+def check_cadence(config: ConfigDict) -> None:
+    """Raises UserError for a count that is not positive."""
+    for key in ("images", "log_every", "sample_every", "checkpoint_every", "max_bad_steps", "sample_images"):
+        if config[key] < 1:
+            raise UserError(f"config key {key} is {config[key]}: use a positive number")
+
+
+def place_frozen(teacher: Teacher, dtype: jnp.dtype, mesh: jax.sharding.Mesh) -> dict[str, Any]:
+    """The frozen networks of the train step on the devices, in the type that they are stored in."""
+    params = {
+        "teacher": teacher.unet.params,
+        "text": tuple(component.params for component in teacher.text_encoders),
+    }
+    params = experiment.stored_as(params, dtype)
+    return jax.device_put(params, meshes.parameter_shardings(params, mesh))
+
+
+class Pictures:
+    """Sample grids of the student, always of the same prompts and noise."""
+
+    def __init__(self, teacher: Teacher, sampler: Any, config: ConfigDict, prompts: list[str]):
+        count = config.sample_images
+        chosen = np.linspace(0, len(prompts), count, endpoint=False).astype(int)
+        self._prompts = [prompts[i] for i in chosen]
+        self._generate = TextToImage(teacher, sampler, config.resolution, batch=count)
+        self._seed = config.seed
+
+    def __call__(self, params: Any):
+        """A picture of the images that the parameters make."""
+        return image_grid(self._generate(params, self._prompts, self._seed))
+
+
+def stop_if_bad(window: Window, step: int, config: ConfigDict, workdir: str) -> None:
+    """Raises UserError where the losses were not finite for `max_bad_steps` updates in a row."""
+    if window.bad_steps >= config.max_bad_steps:
+        raise UserError(
+            f"the losses were not finite for {window.bad_steps} updates up to update {step}; the checkpoints in "
+            f"{workdir} are from before: lower optimizer.lr and optimizer.glr, or set precision.compute to float32"
+        )
+
+
+def say(text: str) -> None:
+    """Prints a line on the first process."""
+    if jax.process_index() == 0:
+        print(text, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(command_line.run(main))

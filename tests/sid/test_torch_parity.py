@@ -1,0 +1,186 @@
+"""The real train step against plain PyTorch: the losses of both updates and the gradients of both networks.
+
+The draws of the JAX step are repeated here from the keys that `keys.py` documents, and handed to the reference. The
+gradients are read off the new state: Adam's moment is (1 - beta2) g^2 after one update from zero, and the sign is that
+of the change.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny_network
+import torch
+from torch_reference import Net, Reference
+
+from sid_jax import sid
+from sid_jax.sid import Purpose, key_for
+
+BATCH, SIZE = 4, 4
+SHAPE = (SIZE, SIZE, tiny_network.CHANNELS)
+SCHEDULER = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
+PRESETS = {
+    "none": sid.preset("none"),
+    "lsg": sid.preset("lsg", 1.5),
+    "zero_cfg": sid.preset("zero_cfg"),
+    "anti_cfg": sid.preset("anti_cfg"),
+    "all_different": sid.Guidance(1.0, 0.0, 2.0, 3.5, prompt_dropout=0.5),
+}
+WEIGHTINGS = ("snr", "snr_sqrt", "1_over_sigma", "1_over_sigma2", "1_minus_sigma", "1_minus_sigma_squared")
+
+
+def settings_of(**changes) -> sid.Settings:
+    base = sid.Settings(batch=BATCH, latent_shape=SHAPE, seed=3, lr=1e-2, glr=1e-2, eps=1.0, loss_scale=100.0)
+    return dataclasses.replace(base, **changes)
+
+
+def n_of(settings: sid.Settings, step: int) -> int:
+    if settings.num_steps == 1:
+        return 1
+    return int(jax.random.randint(key_for(settings.seed, step, Purpose.NUM_STEPS), (), 1, settings.num_steps + 1))
+
+
+def draws_of(settings: sid.Settings, process: sid.VP, step: int) -> dict:
+    """What the step draws, over the whole batch, images as [B, C, H, W]: part j holds the samples j, j + parts, ..."""
+    parts = settings.accumulation
+    size = settings.batch // parts
+    shape = (size, *settings.latent_shape)
+
+    def whole(draw):
+        batch = np.stack([np.asarray(draw(part)) for part in range(parts)], axis=1)
+        return batch.reshape(settings.batch, *batch.shape[2:])
+
+    def images(purpose):
+        def draw(part):
+            return jax.random.normal(key_for(settings.seed, step, purpose, part), shape)
+
+        return whole(draw).transpose(0, 3, 1, 2).astype(np.float64)
+
+    def steps(purpose):
+        def draw(k):
+            def of_part(part):
+                key = jax.random.fold_in(key_for(settings.seed, step, purpose, part), k)
+                return jax.random.normal(key, shape)
+
+            return whole(of_part).transpose(0, 3, 1, 2).astype(np.float64)
+
+        return np.stack([draw(k) for k in range(settings.num_steps)])
+
+    def key(purpose):
+        return lambda part: key_for(settings.seed, step, purpose, part)
+
+    dropout = settings.guidance.prompt_dropout
+    return {
+        "n": n_of(settings, step),
+        "fake_z": steps(Purpose.FAKE_STEPS),
+        "fake_t": whole(lambda j: process.fake_times(key(Purpose.FAKE_TIME)(j), size)),
+        "fake_noise": images(Purpose.FAKE_NOISE),
+        "dropped": whole(lambda j: jax.random.bernoulli(key(Purpose.FAKE_DROPOUT)(j), dropout, (size,))),
+        "generator_z": steps(Purpose.GENERATOR_STEPS),
+        "generator_t": whole(lambda j: process.generator_times(key(Purpose.GENERATOR_TIME)(j), size)),
+        "generator_noise": images(Purpose.GENERATOR_NOISE),
+    }
+
+
+def check(prediction_type: str, settings: sid.Settings, jit: bool = False):
+    """One iteration from a fresh state, for every n that can be drawn.
+
+    Without `jit` the same step runs operation by operation, which spares the seconds of compilation of each case.
+    """
+    config = SCHEDULER | {"prediction_type": prediction_type}
+    process = sid.VP.from_scheduler(config)
+    networks = sid.Networks(tiny_network.unet, tiny_network.encode)
+    step = (sid.jit_train_step if jit else sid.make_train_step)(networks, process, settings)
+
+    params = [tiny_network.init(seed) for seed in range(3)]
+    table = tiny_network.init_text(9)
+    rng = np.random.default_rng(5)
+    tokens = {
+        name: rng.integers(0, tiny_network.VOCABULARY, (BATCH, tiny_network.LENGTH)) for name in ("fake", "generator")
+    }
+    tokens["empty"] = np.zeros((1, tiny_network.LENGTH), int)
+
+    names = ("kappa1", "kappa2", "kappa3", "kappa4")
+    reference = Reference(
+        config,
+        table,
+        tokens["empty"],
+        **{name: getattr(settings, name) for name in ("num_steps", "t_init", "noise", "alpha", "weighting")},
+        **{name: getattr(settings, name) for name in ("loss_scale", "lr", "glr", "eps")},
+        **{name: getattr(settings.guidance, name) for name in names},
+    )
+
+    for n in range(1, settings.num_steps + 1):
+        number = next(number for number in range(200) if n_of(settings, number) == n)
+        draws = draws_of(settings, process, number)
+        state = sid.TrainState.create(params[0])
+        state = dataclasses.replace(
+            state,
+            step=jnp.int32(number),
+            fake=jax.tree.map(jnp.array, params[1]),
+            generator=jax.tree.map(jnp.array, params[2]),
+        )
+        with jax.disable_jit(not jit):
+            new, metrics = step(state, {"teacher": params[0], "text": table}, tokens)
+        nets = [Net(p) for p in params]
+        expected = reference.iteration(*nets, tokens, draws, number)
+
+        assert int(metrics["n"]) == n
+        for which, old in (("fake", params[1]), ("generator", params[2])):
+            loss = expected[f"{which}_loss"]
+            assert float(metrics[f"{which}_loss"]) == pytest.approx(loss, rel=1e-4)
+            got = gradients(old, getattr(new, which), getattr(new, f"{which}_moment"), settings.beta2)
+            for name, value in expected[f"{which}_gradients"].items():
+                error = np.linalg.norm(got[name] - value) / np.linalg.norm(value)
+                assert error < 1e-4, (which, name, n, error)
+            assert float(metrics[f"{which}_grad_norm"]) == pytest.approx(
+                np.sqrt(sum(np.sum(v**2) for v in expected[f"{which}_gradients"].values())), rel=1e-4
+            )
+
+
+def gradients(old, new, moment, beta2):
+    def one(old, new, v):
+        return np.sign(np.asarray(old) - np.asarray(new)) * np.sqrt(np.asarray(v, np.float64) / (1 - beta2))
+
+    return jax.tree.map(one, old, new, moment)
+
+
+@pytest.mark.parametrize("num_steps", [1, 4])
+@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
+@pytest.mark.parametrize("strategy", PRESETS)
+def test_guidance_and_steps(strategy, prediction_type, num_steps):
+    t_init = 625 if num_steps == 1 else 999
+    alpha = 1.0 if prediction_type == "epsilon" else 1.2
+    check(prediction_type, settings_of(guidance=PRESETS[strategy], num_steps=num_steps, t_init=t_init, alpha=alpha))
+
+
+@pytest.mark.parametrize("noise", ["fixed", "ddim"])
+@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
+def test_noise_types(noise, prediction_type):
+    alpha = 1.2 if prediction_type == "epsilon" else 1.0
+    check(
+        prediction_type,
+        settings_of(guidance=PRESETS["lsg"], num_steps=4, t_init=999, noise=noise, alpha=alpha),
+    )
+
+
+@pytest.mark.parametrize("weighting", WEIGHTINGS)
+def test_weightings(weighting):
+    check("epsilon", settings_of(guidance=PRESETS["zero_cfg"], weighting=weighting))
+
+
+@pytest.mark.parametrize("accumulation", [2, 4])
+def test_accumulation_is_one_batch(accumulation):
+    """The reference takes the whole batch at once; only the draws know of the parts."""
+    check("v_prediction", settings_of(guidance=PRESETS["all_different"], num_steps=2, accumulation=accumulation))
+
+
+def test_compiled():
+    check("epsilon", settings_of(guidance=PRESETS["lsg"], num_steps=2, accumulation=2), jit=True)
+
+
+def test_the_reference_uses_float64():
+    net = Net(tiny_network.init(0))
+    assert all(p.dtype == torch.float64 for p in net.parameters())
