@@ -93,7 +93,7 @@ class UNetConfig(_FromDict):
     attention_head_dim: int | tuple[int, ...] = 8
     cross_attention_dim: int = 1280
     use_linear_projection: bool = False
-    upcast_attention: bool = False
+    upcast_attention: bool | None = False  # null in the file of SDXL
     norm_num_groups: int = 32
     norm_eps: float = 1e-5
     mid_block_scale_factor: float = 1

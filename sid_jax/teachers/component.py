@@ -81,12 +81,6 @@ class Component:
         params = to_params(self.module, weights.stored, weights.tensors(), where=where, dtype=dtype, place=place)
         return self.with_params(params)
 
-    def init(self, seed: int) -> Self:
-        """The same with random parameters, as a network is trained from; in the type that `build` was told."""
-        dtype = jax.tree.leaves(self.params)[0].dtype
-        network = NETWORKS[self.class_name].module(self.config, param_dtype=dtype, rngs=nnx.Rngs(seed))
-        return self.with_params(nnx.state(network))
-
     def with_params(self, params: nnx.State) -> Self:
         """The same with other parameters."""
         return dataclasses.replace(self, params=params)

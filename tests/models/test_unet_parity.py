@@ -25,9 +25,16 @@ SDXL = {
     "addition_time_embed_dim": 8,
     "projection_class_embeddings_input_dim": 6 * 8 + 20,
 }
-UPCAST = {**SD21, "upcast_attention": True}
-LAYERS = {**SD15, "layers_per_block": (1, 2, 1), "flip_sin_to_cos": False, "freq_shift": 1, "norm_eps": 1e-6}
-SCALES = {**SD21, "in_channels": 3, "out_channels": 5, "mid_block_scale_factor": 2.0, "attention_head_dim": (1, 2, 3)}
+SMALL = {
+    **SD15,
+    "block_out_channels": (16, 32),
+    "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
+    "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
+    "layers_per_block": 1,
+}
+UPCAST = {**SMALL, "upcast_attention": True, "norm_eps": 1e-3}
+LAYERS = {**SMALL, "layers_per_block": (2, 1), "flip_sin_to_cos": False, "freq_shift": 1}
+SCALES = {**SMALL, "in_channels": 3, "out_channels": 5, "mid_block_scale_factor": 2.0, "attention_head_dim": (1, 2)}
 TIMES = np.array([0, 1, 20, 625, 979, 999])
 
 

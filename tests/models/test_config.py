@@ -1,0 +1,204 @@
+"""Configurations: published ones are read, and every field that we do not implement is an error that names it."""
+
+import dataclasses
+import inspect
+
+import diffusers
+import pytest
+import transformers
+
+from sid_jax.models import AutoencoderKLConfig, CLIPTextConfig, UNetConfig
+
+UNET = {
+    "_class_name": "UNet2DConditionModel",
+    "_diffusers_version": "0.6.0",
+    "act_fn": "silu",
+    "attention_head_dim": 8,
+    "block_out_channels": [320, 640, 1280, 1280],
+    "center_input_sample": False,
+    "cross_attention_dim": 768,
+    "down_block_types": ["CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"],
+    "downsample_padding": 1,
+    "flip_sin_to_cos": True,
+    "freq_shift": 0,
+    "in_channels": 4,
+    "layers_per_block": 2,
+    "mid_block_scale_factor": 1,
+    "norm_eps": 1e-05,
+    "norm_num_groups": 32,
+    "out_channels": 4,
+    "sample_size": 64,
+    "up_block_types": ["UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"],
+}
+UNET_SD21 = {
+    **UNET,
+    "attention_head_dim": [5, 10, 20, 20],
+    "cross_attention_dim": 1024,
+    "dual_cross_attention": False,
+    "num_class_embeds": None,
+    "only_cross_attention": False,
+    "upcast_attention": True,
+    "use_linear_projection": True,
+}
+UNET_SDXL = {
+    **UNET_SD21,
+    "addition_embed_type": "text_time",
+    "addition_embed_type_num_heads": 64,
+    "addition_time_embed_dim": 256,
+    "attention_head_dim": [5, 10, 20],
+    "block_out_channels": [320, 640, 1280],
+    "class_embed_type": None,
+    "class_embeddings_concat": False,
+    "conv_in_kernel": 3,
+    "conv_out_kernel": 3,
+    "cross_attention_dim": 2048,
+    "cross_attention_norm": None,
+    "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"],
+    "encoder_hid_dim": None,
+    "encoder_hid_dim_type": None,
+    "mid_block_only_cross_attention": None,
+    "mid_block_type": "UNetMidBlock2DCrossAttn",
+    "num_attention_heads": None,
+    "projection_class_embeddings_input_dim": 2816,
+    "resnet_out_scale_factor": 1.0,
+    "resnet_skip_time_act": False,
+    "resnet_time_scale_shift": "default",
+    "sample_size": 128,
+    "time_cond_proj_dim": None,
+    "time_embedding_act_fn": None,
+    "time_embedding_dim": None,
+    "time_embedding_type": "positional",
+    "timestep_post_act": None,
+    "transformer_layers_per_block": [1, 2, 10],
+    "up_block_types": ["CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"],
+    "upcast_attention": None,
+}
+VAE = {
+    "_class_name": "AutoencoderKL",
+    "act_fn": "silu",
+    "block_out_channels": [128, 256, 512, 512],
+    "down_block_types": ["DownEncoderBlock2D"] * 4,
+    "force_upcast": True,
+    "in_channels": 3,
+    "latent_channels": 4,
+    "layers_per_block": 2,
+    "norm_num_groups": 32,
+    "out_channels": 3,
+    "sample_size": 1024,
+    "scaling_factor": 0.13025,
+    "up_block_types": ["UpDecoderBlock2D"] * 4,
+}
+CLIP = {
+    "_name_or_path": "openai/clip-vit-large-patch14",
+    "architectures": ["CLIPTextModel"],
+    "attention_dropout": 0.0,
+    "bos_token_id": 0,
+    "dropout": 0.0,
+    "eos_token_id": 2,
+    "hidden_act": "quick_gelu",
+    "hidden_size": 768,
+    "initializer_factor": 1.0,
+    "initializer_range": 0.02,
+    "intermediate_size": 3072,
+    "layer_norm_eps": 1e-05,
+    "max_position_embeddings": 77,
+    "model_type": "clip_text_model",
+    "num_attention_heads": 12,
+    "num_hidden_layers": 12,
+    "pad_token_id": 1,
+    "projection_dim": 768,
+    "torch_dtype": "float32",
+    "transformers_version": "4.22.0.dev0",
+    "vocab_size": 49408,
+}
+CLASSES = {UNetConfig: UNET, AutoencoderKLConfig: VAE, CLIPTextConfig: CLIP}
+
+
+@pytest.mark.parametrize(
+    ("config_class", "values"),
+    [
+        (UNetConfig, UNET),
+        (UNetConfig, UNET_SD21),
+        (UNetConfig, UNET_SDXL),
+        (AutoencoderKLConfig, VAE),
+        (CLIPTextConfig, CLIP),
+    ],
+)
+def test_published_configs_are_read(config_class, values):
+    config = config_class.from_dict(values)
+    for name, value in values.items():
+        if name in config.__dataclass_fields__ and not isinstance(getattr(config, name), tuple):
+            assert getattr(config, name) == value
+
+
+@pytest.mark.parametrize(
+    ("config_class", "theirs"),
+    [(UNetConfig, diffusers.UNet2DConditionModel), (AutoencoderKLConfig, diffusers.AutoencoderKL)],
+)
+def test_defaults_are_diffusers(config_class, theirs):
+    """A field that a file leaves out has diffusers' default, and each of its fields is accepted with that."""
+    parameters = inspect.signature(theirs.__init__).parameters
+    defaults = {n: p.default for n, p in parameters.items() if p.default is not inspect.Parameter.empty}
+    assert config_class.from_dict(defaults) == config_class()
+
+
+def test_defaults_are_transformers():
+    assert CLIPTextConfig.from_dict(transformers.CLIPTextConfig().to_diff_dict()) == CLIPTextConfig()
+    written = transformers.CLIPTextConfig().to_dict()
+    for field, value in dataclasses.asdict(CLIPTextConfig()).items():
+        assert written[field] == value
+
+
+UNSUPPORTED = [
+    *((UNetConfig, *case) for case in {
+        "act_fn": "gelu", "center_input_sample": True, "mid_block_type": "UNetMidBlock2D",
+        "only_cross_attention": True, "downsample_padding": 0, "dropout": 0.1,
+        "reverse_transformer_layers_per_block": [[1]], "encoder_hid_dim": 8, "encoder_hid_dim_type": "text_proj",
+        "num_attention_heads": 4, "dual_cross_attention": True, "class_embed_type": "timestep",
+        "num_class_embeds": 10, "resnet_time_scale_shift": "scale_shift", "resnet_skip_time_act": True,
+        "resnet_out_scale_factor": 2.0, "time_embedding_type": "fourier", "time_embedding_dim": 8,
+        "time_embedding_act_fn": "silu", "timestep_post_act": "silu", "time_cond_proj_dim": 8, "conv_in_kernel": 1,
+        "conv_out_kernel": 1, "attention_type": "gated", "class_embeddings_concat": True,
+        "mid_block_only_cross_attention": True, "cross_attention_norm": "layer_norm",
+        "addition_embed_type": "image", "unheard_of": 1,
+        # Values that diffusers takes, or fails on later, and we do not.
+        "down_block_types": ["DownBlock2D", "AttnDownBlock2D", "DownBlock2D", "DownBlock2D"],
+        "up_block_types": ["UpBlock2D", "AttnUpBlock2D", "UpBlock2D", "UpBlock2D"],
+        "transformer_layers_per_block": [[1, 2], 1, 1, 1], "cross_attention_dim": [768, 768, 768, 768],
+        "layers_per_block": [1, 2], "attention_head_dim": 7, "norm_num_groups": 7, "block_out_channels": [],
+        "in_channels": 0, "out_channels": "4", "norm_eps": None, "flip_sin_to_cos": 1, "freq_shift": 0.5,
+        "use_linear_projection": "yes", "mid_block_scale_factor": "1", "sample_size": "64",
+    }.items()),
+    *((AutoencoderKLConfig, *case) for case in {
+        "act_fn": "gelu", "shift_factor": 0.1, "latents_mean": [0.0], "latents_std": [1.0], "use_quant_conv": False,
+        "use_post_quant_conv": False, "mid_block_add_attention": False, "unheard_of": 1,
+        "down_block_types": ["AttnDownEncoderBlock2D"] * 4, "up_block_types": ["UpDecoderBlock2D"] * 3,
+        "block_out_channels": 128, "layers_per_block": 0, "latent_channels": -4, "norm_num_groups": 96,
+        "in_channels": True, "out_channels": None, "scaling_factor": 0, "force_upcast": "no",
+    }.items()),
+    *((CLIPTextConfig, *case) for case in {
+        "model_type": "t5", "hidden_act": "relu", "unheard_of": 1, "num_attention_heads": 7, "hidden_size": "768",
+        "vocab_size": 0, "intermediate_size": 1.5, "num_hidden_layers": -1, "max_position_embeddings": None,
+        "projection_dim": 0, "layer_norm_eps": "1e-5", "eos_token_id": None,
+    }.items()),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("config_class", "field", "value"), UNSUPPORTED)
+def test_unsupported_values_are_named(config_class, field, value):
+    with pytest.raises(ValueError, match=rf"'{field}'") as error:
+        config_class.from_dict({**CLASSES[config_class], field: value})
+    assert "\n" not in str(error.value)
+    assert config_class.__name__ in str(error.value)
+
+
+@pytest.mark.parametrize("config_class", list(CLASSES))
+def test_every_required_field_has_a_case(config_class):
+    cases = {field for kind, field, _ in UNSUPPORTED if kind is config_class}
+    assert cases >= set(config_class._REQUIRED)
+
+
+@pytest.mark.parametrize("field", ["addition_time_embed_dim", "projection_class_embeddings_input_dim"])
+def test_text_time_needs_its_numbers(field):
+    with pytest.raises(ValueError, match=field):
+        UNetConfig.from_dict({**UNET_SDXL, field: None})
