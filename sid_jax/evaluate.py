@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from ml_collections import ConfigDict
 
 from sid_jax import assets, experiment
 from sid_jax.data.prompts import read_prompt_file
@@ -18,7 +19,7 @@ from sid_jax.pipeline import TextToImage
 from sid_jax.runtime import command_line
 from sid_jax.runtime.files import write_whole
 from sid_jax.runtime.pictures import save_png, side_by_side
-from sid_jax.sid import VP, FewStep
+from sid_jax.sid import VP
 from sid_jax.teachers import Teacher
 from sid_jax.teachers.ddim import DDIM
 
@@ -67,24 +68,31 @@ def main(argv: Sequence[str] | None = None) -> None:
         student = experiment.open_model(arguments.model)
         if isinstance(student, Teacher):
             raise UserError(f"{arguments.model} is not a student that sid_jax.export wrote: there is none to measure")
-    found = evaluate(student, arguments.samples or student.config.evaluate.samples)
+    samples = student.config.evaluate.samples if arguments.samples is None else arguments.samples
+    found = evaluate(student, open_metric(student.config, samples), samples)
     print(as_text(found))
     if arguments.json:
         write_json(found, Path(arguments.json))
 
 
-def evaluate(student: Student, samples: int) -> Evaluation:
-    """Measures the student and the teacher that its config names, on images of the same prompts and noise.
+def open_metric(config: ConfigDict, samples: int) -> DigitsMetric:
+    """The metric network that a config names, for a table on `samples` images of each.
 
     Raises:
-      UserError: the config names no metric, or there are too few samples.
+      UserError: it names none, or there are too few samples, or the teacher can't be sampled as it says.
     """
-    config = student.config
     if not config.evaluate.metric:
         raise UserError("config key evaluate.metric is empty: there is no metric for this teacher")
     if samples < 100:
         raise UserError(f"{samples} samples are too few for a Frechet distance: use at least 100")
-    metric = DigitsMetric.load(Path(assets.resolve(config.evaluate.metric)))
+    if config.evaluate.teacher_steps < 1:
+        raise UserError(f"config key evaluate.teacher_steps is {config.evaluate.teacher_steps}: use a positive number")
+    return DigitsMetric.load(Path(assets.resolve(config.evaluate.metric)))
+
+
+def evaluate(student: Student, metric: DigitsMetric, samples: int) -> Evaluation:
+    """Measures the student and the teacher that its config names, on images of the same prompts and noise."""
+    config = student.config
     prompts = read_prompt_file(assets.resolve(config.prompts))
     asked = [prompts[i % len(prompts)] for i in range(samples)]
     teacher = experiment.open_teacher(config)
@@ -118,6 +126,7 @@ def _timed(generate: TextToImage, params: Any, prompts: list[str], seed: int) ->
 
 def _compare(images: dict[str, np.ndarray], rows: dict[str, dict], prompts: list[str], each: int = 8) -> Any:
     """Ten prompts, one of each tenth of the file, with the first images that each was asked for."""
+    prompts = prompts[: len(images["student"])]
     count = min(10, len(prompts))
     chosen = [len(prompts) * i // count + i % max(len(prompts) // count, 1) for i in range(count)]
     each = min(each, max(len(images["student"]) // len(prompts), 1))
@@ -138,12 +147,14 @@ def as_text(found: Evaluation) -> str:
             "seconds_per_1000": f"{row['seconds_per_1000']:.2f}",
         }
         cells.append([name, *(shown[column] for column in COLUMNS)])
-    widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))]
-    lines = [
-        "  ".join(cell.ljust(width) if i == 0 else cell.rjust(width) for i, (cell, width) in enumerate(zip(row, widths)))
-        for row in cells
-    ]
-    return "\n".join([lines[0], "  ".join("-" * width for width in widths), *lines[1:], f"({found.samples} images each)"])
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+
+    def line(row: list[str]) -> str:
+        name, *numbers = (cell.rjust(width) for cell, width in zip(row, widths, strict=True))
+        return "  ".join([row[0].ljust(len(name)), *numbers])
+
+    rule = "  ".join("-" * width for width in widths)
+    return "\n".join([line(cells[0]), rule, *map(line, cells[1:]), f"({found.samples} images each)"])
 
 
 def write_json(found: Evaluation, path: Path) -> None:

@@ -126,9 +126,7 @@ def open_run(workdir: str, parts: tuple[str, ...] = ("vae", "text_encoders")) ->
     config = config_file.from_json((folder / "config.json").read_text(), sid_jax.config.default())
     teacher = open_teacher(config, parts)
     device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    abstract = jax.tree.map(
-        lambda p: jax.ShapeDtypeStruct(p.shape, jnp.float32, sharding=device), teacher.unet.params
-    )
+    abstract = jax.tree.map(lambda p: jax.ShapeDtypeStruct(p.shape, jnp.float32, sharding=device), teacher.unet.params)
     checkpoints = Checkpoints(folder / "checkpoints", read_only=True)
     restored = checkpoints.restore({"ema": abstract}, part=True)
     checkpoints.close()

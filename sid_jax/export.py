@@ -26,7 +26,8 @@ strategy `{strategy}`.
 from diffusers import {pipeline}
 
 pipe = {pipeline}.from_pretrained("PATH OF THIS FOLDER", safety_checker=None)
-{own}image = pipe("{prompt}", num_inference_steps={steps}, guidance_scale=1.0, height={resolution}, width={resolution}).images[0]
+{own}size = {{"height": {resolution}, "width": {resolution}}}
+image = pipe("{prompt}", num_inference_steps={steps}, guidance_scale=1.0, **size).images[0]
 ```
 
 The student was trained without classifier-free guidance at sampling time: keep `guidance_scale=1.0`.

@@ -161,7 +161,11 @@ def measure(teacher: Teacher, metric: DigitsMetric, settings: ConfigDict) -> lis
     for scale in settings.guidance:
         generate = TextToImage(teacher, DDIM(process, settings.steps, scale), teacher.vae.config.sample_size)
         rows.append({"guidance": scale, **metric(generate(teacher.unet.params, asked, 0), asked)})
-        print("guidance {guidance}: Frechet distance {frechet_distance:.2f}, accuracy {prompt_accuracy:.4f}".format(**rows[-1]))
+        print(
+            "guidance {guidance}: Frechet distance {frechet_distance:.2f}, accuracy {prompt_accuracy:.4f}".format(
+                **rows[-1]
+            )
+        )
     return rows
 
 

@@ -1,5 +1,6 @@
 """Distills a text-to-image diffusion model into a generator of one or a few steps."""
 
+import contextlib
 import sys
 import time
 from collections.abc import Sequence
@@ -15,10 +16,11 @@ import sid_jax.config
 from sid_jax import assets, experiment
 from sid_jax.data.prompts import PromptStream, read_prompt_file
 from sid_jax.errors import UserError
-from sid_jax.evaluate import evaluate, report
+from sid_jax.evaluate import evaluate, open_metric, report
 from sid_jax.experiment import Student
 from sid_jax.pipeline import TextToImage, networks_of
-from sid_jax.runtime import command_line, mesh as meshes
+from sid_jax.runtime import command_line
+from sid_jax.runtime import mesh as meshes
 from sid_jax.runtime.checkpoints import Checkpoints, abstract
 from sid_jax.runtime.pictures import image_grid
 from sid_jax.runtime.precision import parse_dtype
@@ -60,6 +62,7 @@ def train(config: ConfigDict, workdir: str) -> None:
     meshes.check_batch(config.batch, config.accumulation, mesh)
     total = -(-config.images // config.batch)
     check_cadence(config)
+    metric = open_metric(config, config.evaluate.samples) if config.evaluate.metric else None
     prompts = read_prompt_file(assets.resolve(config.prompts))
     folder = make_workdir(workdir)
 
@@ -72,61 +75,59 @@ def train(config: ConfigDict, workdir: str) -> None:
     stream = PromptStream(prompts, config.batch, config.seed, lambda texts: tokenise(teacher, texts))
 
     # ---- The state: new, or that of the newest checkpoint.
-    shardings = meshes.parameter_shardings(jax.eval_shape(TrainState.create, teacher.unet.params), mesh)
-    checkpoints = Checkpoints(folder / "checkpoints", config.keep_checkpoints)
-    state, window = None, Window()
-    if checkpoints.latest() is not None:
-        check_same_training(checkpoints.config(), config, workdir)
-        shapes = jax.eval_shape(TrainState.create, teacher.unet.params)
-        restored = checkpoints.restore(abstract(shapes, shardings))
-        state, window = restored.state, Window(restored.metrics["window"])
-        stream.restore(restored.data_position)
-    else:
-        state = jax.jit(TrainState.create, out_shardings=shardings)(teacher.unet.params)
-    step = int(state.step)
-    frozen = place_frozen(teacher, parse_dtype("precision.teacher", config.precision.teacher), mesh)
-    log = RunLog(folder, config, step)
+    shapes = jax.eval_shape(TrainState.create, teacher.unet.params)
+    shardings = meshes.parameter_shardings(shapes, mesh)
+    with contextlib.ExitStack() as closing:
+        checkpoints = closing.enter_context(
+            contextlib.closing(Checkpoints(folder / "checkpoints", config.keep_checkpoints))
+        )
+        if checkpoints.latest() is None:
+            state = jax.jit(TrainState.create, out_shardings=shardings)(teacher.unet.params)
+            window = Window(config.batch)
+        else:
+            check_same_training(checkpoints.config(), config, workdir)
+            restored = checkpoints.restore(abstract(shapes, shardings))
+            stream.restore(restored.data_position)
+            state, window = restored.state, Window(config.batch, restored.metrics["window"])
+        step = int(state.step)
+        frozen = place_frozen(teacher, parse_dtype("precision.teacher", config.precision.teacher), mesh)
+        log = closing.enter_context(contextlib.closing(RunLog(folder, config, step)))
+        progress = closing.enter_context(contextlib.closing(Progress(total * config.batch, step * config.batch)))
 
-    # ---- One compiled program for both updates and the average.
-    train_step = jit_train_step(
-        networks_of(teacher, config.resolution),
-        sampler.process,
-        settings,
-        out_shardings=(shardings, meshes.replicated(mesh)),
-    )
-    pictures = Pictures(teacher, sampler, config, prompts)
-    if step < total:
-        say(f"{'going on from' if step else 'training from'} update {step} of {total}; compiling the train step ...")
+        # ---- One compiled program for both updates and the average.
+        networks = networks_of(teacher, config.resolution)
+        train_step = jit_train_step(
+            networks, sampler.process, settings, out_shardings=(shardings, meshes.replicated(mesh))
+        )
+        pictures = Pictures(teacher, sampler, config, prompts)
+        if step == 0:
+            log.picture(0, "student", pictures(state.ema))
+        if step < total:
+            progress.say(f"{'going on' if step else 'starting'} at update {step} of {total}; compiling the train step")
 
-    # ---- The loop.
-    progress = Progress(total * config.batch, step * config.batch)
-    if step == 0:
-        log.picture(0, "student", pictures(state.ema))
-    while step < total:
-        batch = meshes.place_batch(next(stream), mesh) | {"empty": empty}
-        state, metrics = train_step(state, frozen, batch)
-        step += 1
-        window.add(metrics)
-        if step % config.log_every == 0 or step == total:
-            values = window.summary()
-            log.metrics(step, step * config.batch, values)
-            progress.update(step * config.batch, {"fake": values["fake_loss"], "generator": values["generator_loss"]})
-            stop_if_bad(window, step, config, workdir)
-            window.restart()
-        if step % config.sample_every == 0 or step == total:
-            log.picture(step, "student", pictures(state.ema))
-        if step % config.checkpoint_every == 0 or step == total:
-            log.flush()
-            checkpoints.save(step, state, stream.position(), config, {"window": window.pending()})
-    progress.close()
-    checkpoints.close()
-    log.close()
+        # ---- The loop.
+        while step < total:
+            batch = meshes.place_batch(next(stream), mesh) | {"empty": empty}
+            state, metrics = train_step(state, frozen, batch)
+            step += 1
+            window.add(metrics)
+            if step % config.log_every == 0 or step == total:
+                values = window.summary()
+                log.metrics(step, step * config.batch, values)
+                progress.update(step * config.batch, {name: values[f"{name}_loss"] for name in ("fake", "generator")})
+                stop_if_bad(window, step, config, workdir)
+                window.restart()
+            if step % config.sample_every == 0 or step == total:
+                log.picture(step, "student", pictures(state.ema))
+            if step % config.checkpoint_every == 0 or step == total:
+                log.flush()
+                checkpoints.save(step, state, stream.position(), config, {"window": window.pending()})
 
     # ---- The table.
-    if config.evaluate.metric:
+    if metric:
         say("measuring teacher and student ...")
         student = Student(teacher, jax.device_get(state.ema), sampler, config, step)
-        report(evaluate(student, config.evaluate.samples), folder)
+        report(evaluate(student, metric, config.evaluate.samples), folder)
     minutes = (time.perf_counter() - began) / 60
     say(f"done: {step} updates, {step * config.batch} images, {minutes:.1f} minutes; the run is in {workdir}")
 

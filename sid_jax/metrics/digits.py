@@ -51,9 +51,9 @@ class DigitsMetric:
     """
 
     def __init__(self, classifier: DigitClassifier, reference: Statistics):
-        graph, self.params = nnx.split(classifier)
+        self.graph, self.params = nnx.split(classifier)
         self.reference = reference
-        self._probe = jax.jit(functools.partial(_probe, graph))
+        self._probe = jax.jit(functools.partial(_probe, self.graph))
 
     def look(self, images: np.ndarray, batch: int = 500) -> tuple[np.ndarray, np.ndarray]:
         """Features `[N, 64]` and predicted digits `[N]` of images uint8 `[N, 32, 32, 3]`."""

@@ -17,7 +17,8 @@ handwritten seven", "the digit 7", "the number 7 written by hand", and the empty
 from diffusers import StableDiffusionPipeline
 
 pipe = StableDiffusionPipeline.from_pretrained("PATH OF THIS FOLDER", safety_checker=None)
-pipe("a handwritten seven", num_inference_steps=50, guidance_scale={best}, height={resolution}, width={resolution}).images[0]
+size = {{"height": {resolution}, "width": {resolution}}}
+image = pipe("a handwritten seven", num_inference_steps=50, guidance_scale={best}, **size).images[0]
 ```
 
 ## How it was made

@@ -38,5 +38,3 @@ def train_metric(pictures: np.ndarray, labels: np.ndarray, *, seed: int, **optio
     right = found == labels
     print(f"classifier: accuracy {right.mean():.4f}, on held-out pictures {right[held_out].mean():.4f}")
     return DigitsMetric(model, statistics(features))
-
-

@@ -32,7 +32,7 @@ def write_tokenizer(folder: Path, texts: Iterable[str], max_length: int) -> CLIP
                 merges.append((left, right))
                 vocabulary.append(left + right)
             left += right
-    vocabulary = list(dict.fromkeys(vocabulary)) + [START, END]
+    vocabulary = [*dict.fromkeys(vocabulary), START, END]
 
     folder.mkdir(parents=True, exist_ok=True)
     ids = {token: i for i, token in enumerate(vocabulary)}

@@ -14,10 +14,12 @@ class Window:
     """Collects the metrics of each update without waiting for them, and sums them up when a line is due.
 
     Args:
+      batch: samples of an update.
       pending: what `pending` of the run before returned, from its checkpoint.
     """
 
-    def __init__(self, pending: Mapping[str, Any] | None = None):
+    def __init__(self, batch: int, pending: Mapping[str, Any] | None = None):
+        self._batch = batch
         self._steps: list[Mapping[str, Any]] = list((pending or {}).get("steps", ()))
         self._bad_before: int = (pending or {}).get("bad_steps", 0)
 
@@ -34,11 +36,11 @@ class Window:
 
     @property
     def bad_steps(self) -> int:
-        """How many updates in a row, up to the last, had a loss that is not finite."""
-        bad = self._bad_before
+        """How many updates in a row, up to the last, had a loss that is not finite, or no sample to make one of."""
+        count = self._bad_before
         for step in self._fetch():
-            bad = 0 if all(math.isfinite(step[name]) for name in _LOSSES) else bad + 1
-        return bad
+            count = count + 1 if self._is_bad(step) else 0
+        return count
 
     def restart(self) -> None:
         """Begins the next line."""
@@ -48,6 +50,10 @@ class Window:
     def pending(self) -> dict[str, Any]:
         """What has been added since `restart`, as JSON has it."""
         return {"steps": self._fetch(), "bad_steps": self._bad_before}
+
+    def _is_bad(self, step: Mapping[str, float]) -> bool:
+        infinite = not all(math.isfinite(step[name]) for name in _LOSSES)
+        return infinite or max(step["dropped_fake"], step["dropped_generator"]) >= self._batch
 
     def _fetch(self) -> Sequence[Mapping[str, float]]:
         self._steps = [{name: float(value) for name, value in step.items()} for step in jax.device_get(self._steps)]

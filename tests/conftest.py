@@ -1,0 +1,66 @@
+"""A tiny pipeline with random weights, on disk, for the tests of the commands; compiled programs are shared."""
+
+import jax
+import numpy as np
+import pytest
+from flax import nnx
+
+from sid_jax.data import digits
+from sid_jax.metrics.digits import DigitClassifier, DigitsMetric
+from sid_jax.metrics.frechet import statistics
+from sid_jax.pretrain import MODEL_INDEX, SCHEDULER
+from sid_jax.pretraining import networks
+from sid_jax.pretraining.tokenizer import write_tokenizer
+from sid_jax.teachers import Teacher, save_pipeline
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compilation_cache(tmp_path_factory):
+    """Programs that several tests compile are compiled once in a session, and nothing is left behind."""
+    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("compiled")))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    yield
+    jax.config.update("jax_compilation_cache_dir", None)
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory):
+    """A folder with `teacher` (a pipeline of 32x32 pictures), `metric` and `prompts.txt`."""
+    folder = tmp_path_factory.mktemp("tiny")
+    prompts = [digits.prompts_of(digit)[0] for digit in range(10)]
+    (folder / "prompts.txt").write_text("\n".join(prompts) + "\n")
+
+    vae = networks.autoencoder((4, 4, 8), 4, 32)
+    tokenizer = write_tokenizer(folder / "tokenizer", prompts, 8)
+    text = networks.text_encoder(tokenizer, 16, 1)
+    unet = networks.unet((8, 16), 2, 4, 8, 16)
+    vae, text, unet = (
+        component.with_params(networks.initial(component, seed)) for seed, component in enumerate((vae, text, unet))
+    )
+    teacher = Teacher(unet, vae, (text,), (tokenizer,), SCHEDULER, MODEL_INDEX)
+    save_pipeline(folder / "teacher", teacher)
+
+    pictures = np.random.default_rng(0).integers(0, 256, (200, 32, 32, 3), np.uint8)
+    metric = DigitsMetric(DigitClassifier(rngs=nnx.Rngs(0)), None)
+    DigitsMetric(nnx.merge(metric.graph, metric.params), statistics(metric.look(pictures)[0])).save(folder / "metric")
+    return folder
+
+
+@pytest.fixture
+def tiny_arguments(tiny, tmp_path):
+    """Arguments of `train` for a run of 6 updates in `tmp_path / "run"`."""
+    return [
+        "--config=configs/digits_1step.py",
+        f"--workdir={tmp_path / 'run'}",
+        f"--config.teacher={tiny / 'teacher'}",
+        f"--config.prompts={tiny / 'prompts.txt'}",
+        f"--config.evaluate.metric={tiny / 'metric'}",
+        "--config.images=48",
+        "--config.batch=8",
+        "--config.log_every=2",
+        "--config.sample_every=3",
+        "--config.sample_images=4",
+        "--config.checkpoint_every=3",
+        "--config.evaluate.samples=100",
+        "--config.evaluate.teacher_steps=2",
+    ]

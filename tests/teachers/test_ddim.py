@@ -1,0 +1,44 @@
+"""Our DDIM and our whole pipeline against diffusers' own."""
+
+import numpy as np
+import pytest
+import torch
+from diffusers import StableDiffusionPipeline
+
+from sid_jax.pipeline import decode, latent_shape, networks_of
+from sid_jax.sid import VP, noise_from_array
+from sid_jax.teachers import load_teacher, tokenise
+from sid_jax.teachers.ddim import DDIM
+
+PROMPTS = ["a handwritten three", "a handwritten eight"]
+
+
+@pytest.mark.parametrize("guidance", [1.0, 4.0])
+@pytest.mark.parametrize("steps", [1, 7, 50])
+def test_pictures_equal_those_of_the_stock_pipeline(tiny, steps, guidance):
+    teacher = load_teacher(tiny / "teacher")
+    z = np.random.default_rng(0).normal(size=(2, *latent_shape(teacher, 32))).astype(np.float32)
+
+    networks = networks_of(teacher, 32)
+    text = tuple(component.params for component in teacher.text_encoders)
+    ddim = DDIM(VP.from_scheduler(teacher.scheduler_config), steps, guidance)
+    latents = ddim.generate(
+        lambda x, t, c: networks.unet(teacher.unet.params, x, t, c),
+        noise_from_array(z[None]),
+        networks.encode(text, tokenise(teacher, PROMPTS)),
+        networks.encode(text, tokenise(teacher, [""])),
+    )
+    ours = decode(teacher, teacher.vae.params, latents)
+
+    pipe = StableDiffusionPipeline.from_pretrained(tiny / "teacher")
+    pipe.set_progress_bar_config(disable=True)
+    theirs = pipe(
+        PROMPTS,
+        num_inference_steps=steps,
+        guidance_scale=guidance,
+        height=32,
+        width=32,
+        latents=torch.from_numpy(z).permute(0, 3, 1, 2),
+        output_type="np",
+    ).images
+    np.testing.assert_allclose(np.asarray(ours), theirs * 255, atol=1)

@@ -1,0 +1,142 @@
+"""Exported folders: stock PyTorch opens them, and makes the pictures that our sampler makes."""
+
+import json
+import sys
+
+import jax
+import numpy as np
+import pytest
+import torch
+from diffusers import StableDiffusionPipeline
+
+from sid_jax import experiment, export, sample, train
+from sid_jax.errors import UserError
+from sid_jax.pipeline import decode, latent_shape, networks_of
+from sid_jax.sid import noise_from_array
+from sid_jax.teachers import tokenise
+from sid_jax.teachers.schedulers import scheduler_of
+
+PROMPTS = ["a handwritten three", "a handwritten eight", "", "something else"]
+
+
+@pytest.fixture
+def exported(tiny_arguments, tmp_path):
+    """A function that trains with further overrides, exports, and returns the student and the folder."""
+
+    def make(*overrides):
+        arguments = [*tiny_arguments, "--config.evaluate.metric=", "--config.images=24", "--config.optimizer.glr=3e-3"]
+        train.main([*arguments, *overrides])
+        export.main(["--run", str(tmp_path / "run"), "--out", str(tmp_path / "exported")])
+        return experiment.open_run(str(tmp_path / "run")), tmp_path / "exported"
+
+    return make
+
+
+def noises(student):
+    shape = latent_shape(student.teacher, student.config.resolution)
+    return np.random.default_rng(0).normal(size=(student.sampler.num_steps, len(PROMPTS), *shape)).astype(np.float32)
+
+
+def our_pictures(student, z):
+    networks = networks_of(student.teacher, student.config.resolution)
+    cond = networks.encode(tuple(c.params for c in student.teacher.text_encoders), tokenise(student.teacher, PROMPTS))
+    latents = student.sampler.generate(
+        lambda x, t, c: networks.unet(student.params, x, t, c), noise_from_array(z), cond
+    )
+    return np.asarray(decode(student.teacher, student.teacher.vae.params, latents))
+
+
+def pytorch_pictures(pipe, z, steps):
+    pipe.set_progress_bar_config(disable=True)
+    z = torch.from_numpy(z).permute(0, 1, 4, 2, 3)
+    images = pipe(
+        PROMPTS, num_inference_steps=steps, guidance_scale=1.0, height=32, width=32, latents=z[0], output_type="np"
+    ).images
+    return images * 255
+
+
+def own_scheduler(folder, z, monkeypatch):
+    """SiDScheduler as the folder's README opens it, with the later draws of noise replaced by those of `z`."""
+    monkeypatch.syspath_prepend(str(folder / "sid_scheduler"))
+    monkeypatch.delitem(sys.modules, "sid_scheduler", raising=False)
+    import sid_scheduler
+
+    later = iter(torch.from_numpy(z[1:]).permute(0, 1, 4, 2, 3))
+    monkeypatch.setattr(sid_scheduler, "randn_tensor", lambda *args, **kwargs: next(later))
+    return sid_scheduler.SiDScheduler.from_pretrained(folder, subfolder="sid_scheduler")
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        (),
+        ("--config.sid.num_steps=2", "--config.sid.t_init=999", "--config.sid.noise=ddim"),
+        ("--config.sid.num_steps=4", "--config.sid.t_init=999", "--config.sid.noise=ddim"),
+    ],
+    ids=["one step", "2 steps ddim", "4 steps ddim"],
+)
+def test_a_stock_scheduler_makes_our_pictures(exported, overrides):
+    student, folder = exported(*overrides)
+    assert scheduler_of(student.sampler).exact and not (folder / "sid_scheduler").exists()
+    z = noises(student)
+    theirs = pytorch_pictures(StableDiffusionPipeline.from_pretrained(folder), z, student.sampler.num_steps)
+    ours = our_pictures(student, z)
+    assert ours.std() > 5
+    np.testing.assert_allclose(ours, theirs, atol=1)
+
+
+@pytest.mark.parametrize("noise", ["fresh", "fixed", "ddim"])
+@pytest.mark.parametrize("steps, t_init", [(4, 999), (3, 625)])
+def test_the_scheduler_in_the_folder_makes_our_pictures(exported, monkeypatch, noise, steps, t_init):
+    if noise == "ddim" and t_init == 999:
+        pytest.skip("a stock scheduler is exact there")
+    student, folder = exported(
+        f"--config.sid.num_steps={steps}", f"--config.sid.t_init={t_init}", f"--config.sid.noise={noise}"
+    )
+    z = noises(student)
+    pipe = StableDiffusionPipeline.from_pretrained(folder)
+    pipe.scheduler = own_scheduler(folder, z, monkeypatch)
+    np.testing.assert_allclose(our_pictures(student, z), pytorch_pictures(pipe, z, steps), atol=1)
+
+
+def test_the_teachers_scheduler_does_not_make_them(exported, tiny):
+    """The comparison can fail: another scheduler gives other pictures."""
+    student, folder = exported()
+    z = noises(student)
+    pipe = StableDiffusionPipeline.from_pretrained(folder)
+    stock = type(pipe.scheduler)
+    pipe.scheduler = stock.from_config(pipe.scheduler.config, timestep_spacing="leading")
+    assert np.abs(our_pictures(student, z) - pytorch_pictures(pipe, z, 1)).max() > 2
+
+
+def test_sample_makes_the_same_pictures_of_the_run_and_of_its_export(exported, tmp_path):
+    _, folder = exported()
+    common = ["--prompts", "a handwritten three", "--n", "3", "--seed", "5"]
+    sample.main(["--run", str(tmp_path / "run"), *common, "--out", str(tmp_path / "a")])
+    sample.main(["--model", str(folder), *common, "--out", str(tmp_path / "b")])
+    for name in ("0000.png", "0001.png", "0002.png", "grid.png"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
+
+def test_the_folder_says_what_it_is_and_how_to_use_it(exported):
+    _, folder = exported()
+    about = json.loads((folder / "sid_jax.json").read_text())
+    assert about["step"] == 3 and about["config"]["sid"]["t_init"] == 625
+    assert "num_inference_steps=1, guidance_scale=1.0" in (folder / "README.md").read_text()
+
+
+def test_export_twice_replaces_its_own_folder_and_no_other(exported, tmp_path, tiny):
+    exported()
+    export.main(["--run", str(tmp_path / "run"), "--out", str(tmp_path / "exported")])
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/notes.txt").write_text("keep me")
+    with pytest.raises(UserError, match="not empty"):
+        export.main(["--run", str(tmp_path / "run"), "--out", str(tmp_path / "mine")])
+    assert (tmp_path / "mine/notes.txt").read_text() == "keep me"
+
+
+def test_the_unet_is_stored_in_float32(exported):
+    student, folder = exported()
+    back = experiment.open_model(str(folder))
+    same = jax.tree.map(lambda a, b: np.array_equal(a, b) and b.dtype == np.float32, student.params, back.params)
+    assert all(jax.tree.leaves(same))
