@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from sid_jax.teachers.jsonfile import read_json, write_json
 SHARD_BYTES = 10 * 1000**3  # as in diffusers
 _TYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 _NAMES = {code: name for name, code in _TYPES.items()}
+_SHARD = re.compile(r"[\w-][\w.-]{0,200}\.safetensors")
 _PICKLES = (".bin", ".ckpt", ".pt", ".pth")
 
 
@@ -51,7 +53,7 @@ def open_weights(folder: Path, stem: str, variant: str = "") -> WeightFiles:
         with _open(file) as handle:
             for name in handle.offset_keys():
                 if name in stored:
-                    raise UserError(f"{where}: tensor {name} is in more than one of its files")
+                    raise UserError(f"{where}: tensor {name!r} is in more than one of its files")
                 entry = handle.get_slice(name)
                 stored[name] = Stored(tuple(entry.get_shape()), _NAMES.get(entry.get_dtype(), entry.get_dtype()))
     return WeightFiles(where, files, stored)
@@ -151,8 +153,8 @@ def _shards(index: Path) -> tuple[Path, ...]:
     files = []
     for name in sorted(set(weight_map.values())):
         file = index.parent / name
-        if Path(name).name != name or not name.endswith(".safetensors"):
-            raise UserError(f"{index}: {name!r} is not the name of a safetensors file in the same folder")
+        if not _SHARD.fullmatch(name):
+            raise UserError(f"{index}: {name[:300]!r} is not the name of a safetensors file in the same folder")
         if not file.is_file():
             raise UserError(f"{file}: no such file, though {index.name} lists it")
         if not inside(index.parent, file):
