@@ -61,5 +61,5 @@ def _fetch(repository: str, revision: str, allow: list[str]) -> Path:
         raise unusable("no such repository, or it is private and `hf auth login` is needed") from error
     except (errors.OfflineModeIsEnabled, errors.LocalEntryNotFoundError) as error:
         raise unusable("the hub cannot be reached and the files are not in the cache") from error
-    except (errors.HfHubHTTPError, errors.HFValidationError, OSError) as error:
+    except (errors.HTTPError, errors.HFValidationError, OSError) as error:  # HTTPError: of the client it uses
         raise unusable(str(error).splitlines()[0] if str(error) else type(error).__name__) from error

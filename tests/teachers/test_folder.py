@@ -3,14 +3,17 @@
 import json
 import shutil
 
+import diffusers
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import torch
 from safetensors.numpy import load_file, save_file
 
 from sid_jax.errors import UserError
-from sid_jax.teachers import build, from_params, load_teacher, open_component, to_params
+from sid_jax.teachers import build, from_params, load_teacher, open_component, to_params, tokenise
+from sid_jax.teachers.jsonfile import read_json
 
 UNET = "unet/diffusion_pytorch_model"
 
@@ -124,11 +127,27 @@ def test_variant_is_read_and_upcast(sd):
     teacher = load_teacher(sd, variant="fp16")
     for name, component in teacher.components.items():
         (file,) = (sd / name).glob("*.fp16.safetensors")
+        found = tensors_of(component)
         for tensor, array in load_file(file).items():
-            found = tensors_of(component)
-            found = found.get(tensor, found.get(f"text_model.{tensor}"))
-            np.testing.assert_array_equal(found, array.astype(np.float32))
+            ours = found[tensor if tensor in found else f"text_model.{tensor}"]
+            np.testing.assert_array_equal(ours, array.astype(np.float32))
     assert "diffusion_pytorch_model.fp16.safetensors; choose with variant=" in error_of(sd)
+
+
+@pytest.mark.parametrize("variant", [None, "bf16"])
+@pytest.mark.parametrize("shard", ["10GB", "15KB"])
+def test_what_diffusers_saves_is_read(pipelines, tmp_path, variant, shard):
+    """One file or shards, with and without a variant, each in the type that the network had."""
+    dtype = torch.bfloat16 if variant else torch.float32
+    theirs = diffusers.UNet2DConditionModel.from_pretrained(pipelines["sd"] / "unet", torch_dtype=dtype)
+    theirs.save_pretrained(tmp_path, max_shard_size=shard, variant=variant)
+    assert (len(list(tmp_path.glob("*.safetensors"))) > 1) == (shard == "15KB")
+    found = tensors_of(open_component(tmp_path, "UNet2DConditionModel", variant=variant or "").load(dtype=None))
+    expected = theirs.state_dict()
+    assert set(found) == set(expected)
+    for name, tensor in expected.items():
+        bits = tensor.view(torch.int16 if variant else torch.int32).numpy()
+        np.testing.assert_array_equal(found[name].view(bits.dtype), bits)
 
 
 def test_missing_tensor_is_named_with_its_file(sd):
@@ -205,22 +224,24 @@ def test_sdxl_networks_must_suit_each_other(sdxl, field, value, expected):
     assert expected in error_of(sdxl, parts=())
 
 
-@pytest.mark.parametrize(
-    "file",
-    [
-        "model_index.json",
-        "unet/config.json",
-        "vae/config.json",
-        "text_encoder/config.json",
-        "scheduler/scheduler_config.json",
-    ],
-)
+FILES = ["model_index.json", *(f"{part}/config.json" for part in ("unet", "vae", "text_encoder"))]
+
+
+@pytest.mark.parametrize("file", [*FILES, "scheduler/scheduler_config.json"])
+@pytest.mark.parametrize("content", [None, b'{"a": 1'])
+def test_damaged_json_is_named(sd, file, content):
+    (sd / file).unlink()
+    if content is not None:
+        (sd / file).write_bytes(content)
+    message = error_of(sd, parts=())
+    assert message.startswith(str(sd / file))
+    assert ("no such file" if content is None else "not valid JSON") in message
+
+
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
-        (None, "no such file"),
         (b"", "not valid JSON"),
-        (b'{"a": 1', "not valid JSON"),
         (b'{"a": \xff}', "not valid JSON"),
         (b"[" * 100_000, "not valid JSON"),
         (b'{"a": 1' + b"0" * 5000 + b"}", "not valid JSON"),
@@ -228,13 +249,18 @@ def test_sdxl_networks_must_suit_each_other(sdxl, field, value, expected):
         (b"null", "expected a JSON object, found NoneType"),
     ],
 )
-def test_json_that_is_no_object_is_named(sd, file, content, expected):
-    (sd / file).unlink()
-    if content is not None:
-        (sd / file).write_bytes(content)
-    message = error_of(sd, parts=())
-    assert message.startswith(str(sd / file))
-    assert expected in message
+def test_json_that_is_no_object_is_named(tmp_path, content, expected):
+    (tmp_path / "x.json").write_bytes(content)
+    with pytest.raises(UserError, match=rf"x\.json: {expected}") as error:
+        read_json(tmp_path / "x.json")
+    assert "\n" not in str(error.value)
+
+
+def test_json_of_absurd_size_is_not_read(tmp_path):
+    with (tmp_path / "x.json").open("wb") as file:
+        file.truncate(2**40)
+    with pytest.raises(UserError, match=r"x\.json: 1099511627776 bytes is too large"):
+        read_json(tmp_path / "x.json")
 
 
 @pytest.mark.parametrize(
@@ -257,15 +283,32 @@ def test_tokenizers_are_checked(sd, files, expected):
     assert expected in message
 
 
-def test_vocabulary_and_merges_are_a_tokenizer(sd):
-    """As published files have it, and as transformers before version 5 writes it."""
+def test_published_tokenizers_are_read(sd):
+    """Vocabulary and merges, and a tokenizer_config.json, as transformers 4 wrote them."""
     before = load_teacher(sd, parts=()).tokenizers[0]
     vocabulary = json.loads((sd / "tokenizer/tokenizer.json").read_text())["model"]["vocab"]
+    token = {"__type": "AddedToken", "lstrip": False, "normalized": True, "rstrip": False, "single_word": False}
+    config = {
+        "add_prefix_space": False,
+        "bos_token": {**token, "content": "<|startoftext|>"},
+        "do_lower_case": True,
+        "eos_token": {**token, "content": "<|endoftext|>"},
+        "errors": "replace",
+        "model_max_length": 77,
+        "name_or_path": "openai/clip-vit-large-patch14",
+        "pad_token": "<|endoftext|>",
+        "special_tokens_map_file": "./special_tokens_map.json",
+        "tokenizer_class": "CLIPTokenizer",
+        "unk_token": {**token, "content": "<|endoftext|>"},
+    }
     (sd / "tokenizer/tokenizer.json").unlink()
+    (sd / "tokenizer/tokenizer_config.json").write_text(json.dumps(config))
     (sd / "tokenizer/vocab.json").write_text(json.dumps(vocabulary))
     (sd / "tokenizer/merges.txt").write_text("#version: 0.2\n")
-    after = load_teacher(sd, parts=()).tokenizers[0]
-    assert after("Some cats!").input_ids == before("Some cats!").input_ids
+    teacher = load_teacher(sd, parts=())
+    np.testing.assert_array_equal(
+        tokenise(teacher, ["Some cats!", ""])[0], before(["Some cats!", ""], padding="max_length").input_ids
+    )
 
 
 @pytest.mark.parametrize("name", ["unet", "scheduler", "tokenizer"])

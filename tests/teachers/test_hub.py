@@ -3,6 +3,7 @@
 import fnmatch
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import huggingface_hub
 import pytest
@@ -93,10 +94,7 @@ def test_hub_id_is_fetched_with_its_revision(monkeypatch, pipelines):
 
 
 def _http(kind):
-    import httpx
-
-    response = httpx.Response(404, request=httpx.Request("GET", "https://huggingface.co/x"))
-    return kind("first line\nsecond line", response=response)
+    return kind("first line\nsecond line", response=SimpleNamespace(headers={}, request=None))
 
 
 @pytest.mark.parametrize(
@@ -108,6 +106,7 @@ def _http(kind):
         (lambda: _http(errors.HfHubHTTPError), "first line"),
         (lambda: errors.OfflineModeIsEnabled("offline"), "cannot be reached"),
         (lambda: errors.LocalEntryNotFoundError("no files\nin the cache"), "cannot be reached"),
+        (lambda: errors.HTTPError("connection reset"), "connection reset"),
         (lambda: ConnectionError(), "ConnectionError"),
     ],
 )
