@@ -1,7 +1,8 @@
 """Score identity Distillation: the method, and nothing else.
 
-Read `train_step` first; it follows the paper's iteration. What it is made of, one idea a file: `forward_process`,
-`guidance`, `generator`, `losses`, `adam`, `ema`, `keys`, `state`.
+Read `train_step` first, beside section 5 of docs/method.md; the sections that docstrings name are those of that page.
+What it is made of, one idea a file: `forward_process`, `guidance`, `generator`, `losses`, `adam`, `ema`, `keys` and
+`state`.
 """
 
 from sid_jax.sid.adam import AdamState, adam, clip, sanitize

@@ -84,8 +84,8 @@ def draws_of(settings: sid.Settings, process: sid.VP, step: int) -> dict:
     }
 
 
-def check(prediction_type: str, settings: sid.Settings, jit: bool = False):
-    """One iteration from a fresh state, for every n that can be drawn.
+def check(prediction_type: str, settings: sid.Settings, only: tuple[int, ...] = (), jit: bool = False):
+    """One iteration from a fresh state, for every n that can be drawn, or those in `only`.
 
     Without `jit` the same step runs operation by operation, which spares the seconds of compilation of each case.
     """
@@ -98,7 +98,8 @@ def check(prediction_type: str, settings: sid.Settings, jit: bool = False):
     table = tiny_network.init_text(9)
     rng = np.random.default_rng(5)
     tokens = {
-        name: rng.integers(0, tiny_network.VOCABULARY, (BATCH, tiny_network.LENGTH)) for name in ("fake", "generator")
+        name: rng.integers(0, tiny_network.VOCABULARY, (settings.batch, tiny_network.LENGTH))
+        for name in ("fake", "generator")
     }
     tokens["empty"] = np.zeros((1, tiny_network.LENGTH), int)
 
@@ -112,7 +113,7 @@ def check(prediction_type: str, settings: sid.Settings, jit: bool = False):
         **{name: getattr(settings.guidance, name) for name in names},
     )
 
-    for n in range(1, settings.num_steps + 1):
+    for n in only or range(1, settings.num_steps + 1):
         number = next(number for number in range(200) if n_of(settings, number) == n)
         draws = draws_of(settings, process, number)
         state = sid.TrainState.create(params[0])
@@ -147,23 +148,23 @@ def gradients(old, new, moment, beta2):
     return jax.tree.map(one, old, new, moment)
 
 
-@pytest.mark.parametrize("num_steps", [1, 4])
 @pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
 @pytest.mark.parametrize("strategy", PRESETS)
-def test_guidance_and_steps(strategy, prediction_type, num_steps):
-    t_init = 625 if num_steps == 1 else 999
+def test_guidance(strategy, prediction_type):
+    """Every preset, with one step and with four; each n is met in turn."""
     alpha = 1.0 if prediction_type == "epsilon" else 1.2
-    check(prediction_type, settings_of(guidance=PRESETS[strategy], num_steps=num_steps, t_init=t_init, alpha=alpha))
+    settings = settings_of(guidance=PRESETS[strategy], alpha=alpha)
+    check(prediction_type, settings)
+    turn = list(PRESETS).index(strategy) + 2 * (prediction_type == "v_prediction")
+    check(prediction_type, dataclasses.replace(settings, num_steps=4, t_init=999), only=(1 + turn % 4,))
 
 
 @pytest.mark.parametrize("noise", ["fixed", "ddim"])
 @pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
 def test_noise_types(noise, prediction_type):
     alpha = 1.2 if prediction_type == "epsilon" else 1.0
-    check(
-        prediction_type,
-        settings_of(guidance=PRESETS["lsg"], num_steps=4, t_init=999, noise=noise, alpha=alpha),
-    )
+    settings = settings_of(guidance=PRESETS["lsg"], num_steps=4, t_init=999, noise=noise, alpha=alpha)
+    check(prediction_type, settings, only=(3,))
 
 
 @pytest.mark.parametrize("weighting", WEIGHTINGS)
@@ -171,14 +172,27 @@ def test_weightings(weighting):
     check("epsilon", settings_of(guidance=PRESETS["zero_cfg"], weighting=weighting))
 
 
-@pytest.mark.parametrize("accumulation", [2, 4])
-def test_accumulation_is_one_batch(accumulation):
+def test_accumulation_is_one_batch():
     """The reference takes the whole batch at once; only the draws know of the parts."""
-    check("v_prediction", settings_of(guidance=PRESETS["all_different"], num_steps=2, accumulation=accumulation))
+    check("v_prediction", settings_of(guidance=PRESETS["all_different"], batch=2 * BATCH, accumulation=2))
 
 
 def test_compiled():
-    check("epsilon", settings_of(guidance=PRESETS["lsg"], num_steps=2, accumulation=2), jit=True)
+    check("epsilon", settings_of(guidance=PRESETS["lsg"], num_steps=2, batch=2 * BATCH, accumulation=2), jit=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("alpha", [1.0, 1.2])
+@pytest.mark.parametrize("noise", ["fresh", "fixed", "ddim"])
+@pytest.mark.parametrize("num_steps", [1, 4])
+@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
+@pytest.mark.parametrize("strategy", PRESETS)
+def test_every_combination(strategy, prediction_type, num_steps, noise, alpha):
+    t_init = 625 if num_steps == 1 else 999
+    check(
+        prediction_type,
+        settings_of(guidance=PRESETS[strategy], num_steps=num_steps, t_init=t_init, noise=noise, alpha=alpha),
+    )
 
 
 def test_the_reference_uses_float64():

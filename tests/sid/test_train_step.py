@@ -1,0 +1,253 @@
+"""A whole iteration: reproducible, safe against NaN, and no more network evaluations than the method needs."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny_network
+
+from sid_jax import sid
+
+B = 4
+SHAPE = (4, 4, tiny_network.CHANNELS)
+PROCESS = sid.VP.from_scheduler({"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012})
+SETTINGS = sid.Settings(
+    batch=B, latent_shape=SHAPE, num_steps=4, t_init=999, guidance=sid.preset("lsg", 1.5), lr=1e-3, glr=1e-3
+)
+QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+
+
+def poisonable(params, x, t, cond):
+    """The tiny network with the ways to fail that real ones have, each switched by a parameter.
+
+    `overflow`: the output of samples whose first token is 1 is infinite, and so is its derivative.
+    `root`: a parameter at 0 whose derivative is infinite.
+    """
+    output = tiny_network.unet(params, x, t, cond) + jnp.sqrt(params["root"]) - jnp.sqrt(params["root"])
+    marked = jnp.all(cond["text"][:, 0] == 1, axis=-1)[:, None, None, None]
+    return output * jnp.where(marked & (params["overflow"] > 0), jnp.inf, 1.0)
+
+
+def parameters(**changes):
+    return tiny_network.init(0) | {"root": np.float32(1.0), "overflow": np.float32(0.0)} | changes
+
+
+def batch_of(marked=()):
+    """Embeddings, precomputed: the default `encode` passes them on."""
+    rng = np.random.default_rng(1)
+
+    def cond(size):
+        text = rng.normal(size=(size, tiny_network.LENGTH, tiny_network.TEXT)).astype(np.float32)
+        return {"text": text, "pooled": text.max(axis=1)}
+
+    batch = {"fake": cond(B), "generator": cond(B), "empty": cond(1)}
+    for name in ("fake", "generator"):
+        for sample in marked:
+            batch[name]["text"][sample, 0] = 1
+    return batch
+
+
+@pytest.fixture(scope="module")
+def step():
+    return sid.jit_train_step(sid.Networks(poisonable), PROCESS, SETTINGS, compiler_options=QUICK)
+
+
+def run(step, steps=1, teacher=None, batch=None, **changes):
+    state = sid.TrainState.create(parameters())
+    state = dataclasses.replace(state, **{k: jax.tree.map(jnp.asarray, v) for k, v in changes.items()})
+    frozen = {"teacher": teacher or parameters(), "text": {}}
+    for _ in range(steps):
+        state, metrics = step(state, frozen, batch or batch_of())
+    return state, {name: float(value) for name, value in metrics.items()}
+
+
+def assert_finite(state):
+    for path, leaf in jax.tree.leaves_with_path(state):
+        assert np.isfinite(leaf).all(), path
+
+
+def assert_equal(one, other):
+    jax.tree.map(np.testing.assert_array_equal, one, other)
+
+
+def test_state_at_step_0_is_three_copies_of_the_teacher():
+    teacher = jax.tree.map(lambda p: jnp.asarray(p, jnp.bfloat16), parameters())
+    state = sid.TrainState.create(teacher)
+    for name in ("generator", "fake", "ema"):
+        assert_equal(getattr(state, name), jax.tree.map(lambda p: p.astype(jnp.float32), teacher))
+    leaves = jax.tree.leaves(state)
+    assert len({leaf.unsafe_buffer_pointer() for leaf in leaves}) == len(leaves)
+    assert all(leaf.dtype == jnp.float32 for leaf in leaves if leaf is not state.step)
+    assert state.step.dtype == jnp.int32
+
+
+def test_the_same_seed_twice_is_equal_to_the_bit(step):
+    one, other = run(step, 4), run(step, 4)
+    assert_equal(one[0], other[0])
+    assert one[1] == other[1]
+
+
+def test_a_resumed_run_is_equal_to_the_bit(step):
+    whole, metrics = run(step, 4)
+    half, _ = run(step, 2)
+    frozen = {"teacher": parameters(), "text": {}}
+    for _ in range(2):
+        half, again = step(half, frozen, batch_of())
+    assert_equal(whole, half)
+    assert metrics == {name: float(value) for name, value in again.items()}
+
+
+def test_metrics(step):
+    state, metrics = run(step, 3)
+    assert int(state.step) == 3
+    assert set(metrics) == {
+        *("fake_loss", "generator_loss", "fake_grad_norm", "generator_grad_norm"),
+        *("dropped_fake", "dropped_generator", "nonfinite_grads", "n", "ema_beta"),
+    }
+    assert metrics["dropped_fake"] == metrics["dropped_generator"] == metrics["nonfinite_grads"] == 0
+    assert metrics["n"] in (1, 2, 3, 4)
+    assert metrics["ema_beta"] == pytest.approx(0.5 ** (B / (0.05 * 2 * B)), rel=1e-5)
+
+
+def test_the_first_average_is_the_generator(step):
+    state, metrics = run(step)
+    assert metrics["ema_beta"] == 0
+    assert_equal(state.ema, state.generator)
+
+
+def test_every_n_is_drawn(step):
+    state = sid.TrainState.create(parameters())
+    drawn = set()
+    for _ in range(30):
+        state, metrics = step(state, {"teacher": parameters(), "text": {}}, batch_of())
+        drawn.add(int(metrics["n"]))
+    assert drawn == {1, 2, 3, 4}
+
+
+def test_a_sample_whose_teacher_overflows(step):
+    """It is counted and left out, and although its derivative is NaN, no entry of the gradient is."""
+    state, metrics = run(step, teacher=parameters(overflow=np.float32(1)), batch=batch_of(marked=[1]))
+    assert (metrics["dropped_fake"], metrics["dropped_generator"], metrics["nonfinite_grads"]) == (0, 1, 0)
+    assert metrics["generator_grad_norm"] > 0
+    assert_finite(state)
+
+
+def test_samples_that_the_generator_does_not_make_finite(step):
+    """x_g itself is infinite: left out of both losses. The fake network still gets a clean gradient."""
+    generator = parameters(overflow=np.float32(1))
+    state, metrics = run(step, generator=generator, batch=batch_of(marked=[0, 3]))
+    assert (metrics["dropped_fake"], metrics["dropped_generator"]) == (2, 2)
+    clean, expected = run(step, batch=batch_of(marked=[0, 3]))
+    assert 0 < metrics["fake_grad_norm"] < 10 * expected["fake_grad_norm"]
+    assert_finite(state)
+    assert_finite(clean)
+
+
+def test_a_whole_batch_that_is_not_finite(step):
+    state, metrics = run(step, 2, teacher=parameters(bias_out=np.full(3, np.nan, np.float32)))
+    assert metrics["dropped_generator"] == B
+    assert metrics["generator_loss"] == metrics["generator_grad_norm"] == 0
+    assert_finite(state)
+    assert_equal(state.generator, jax.tree.map(jnp.asarray, parameters()))
+
+
+def test_entries_of_a_gradient_that_are_not_finite(step):
+    """The derivative of a square root at 0: counted, and nothing that is not finite enters the state."""
+    state, metrics = run(step, 2, fake=parameters(root=np.float32(0)))
+    assert metrics["nonfinite_grads"] == 1
+    assert metrics["dropped_fake"] == metrics["dropped_generator"] == 0
+    assert_finite(state)
+
+
+def test_a_loss_that_overflows(step):
+    """Predictions are finite, their product is not: the metrics say so, and the state stays finite."""
+    state, metrics = run(step, fake=parameters(bias_out=np.full(3, 1e30, np.float32)))
+    assert not np.isfinite(metrics["fake_loss"]) and not np.isfinite(metrics["generator_loss"])
+    assert metrics["dropped_fake"] == metrics["dropped_generator"] == 0
+    assert metrics["nonfinite_grads"] > 0
+    assert_finite(state)
+
+
+def test_the_generators_update_leaves_the_fake_network_alone(step):
+    """B has no gradient for psi or phi: whatever the generator's loss is scaled by, the fake network is the same."""
+    scaled = sid.jit_train_step(
+        sid.Networks(poisonable), PROCESS, dataclasses.replace(SETTINGS, loss_scale=100.0), compiler_options=QUICK
+    )
+    teacher = parameters(bias_out=np.full(3, 0.3, np.float32))
+    one, small = run(step, teacher=teacher)
+    other, large = run(scaled, teacher=teacher)
+    assert large["generator_loss"] == pytest.approx(100 * small["generator_loss"], rel=1e-4)
+    assert large["generator_grad_norm"] == pytest.approx(100 * small["generator_grad_norm"], rel=1e-4)
+    for name in ("fake", "fake_moment"):
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-12),
+            getattr(one, name),
+            getattr(other, name),
+        )
+
+
+def test_clipping_limits_what_adam_sees():
+    clipped = dataclasses.replace(SETTINGS, num_steps=1, t_init=625, clip_value=1e-3)
+    state, metrics = run(sid.jit_train_step(sid.Networks(poisonable), PROCESS, clipped, compiler_options=QUICK))
+    assert metrics["fake_grad_norm"] > 1
+    largest = max(float(v.max()) for v in jax.tree.leaves((state.fake_moment, state.generator_moment)))
+    assert largest == pytest.approx((1 - clipped.beta2) * 1e-6, rel=1e-3)
+
+
+class Evaluations:
+    """Counts, at run time, how many images the network has seen in forward passes."""
+
+    def __init__(self):
+        self.images = 0
+
+    def unet(self, params, x, t, cond):
+        jax.debug.callback(lambda: setattr(self, "images", self.images + len(x)))
+        return x * params["w"] + cond[:, None, None, :]
+
+
+@pytest.mark.parametrize(
+    ("strategy", "g1", "g23", "g4"), [("none", 1, 1, 1), ("lsg", 2, 2, 2), ("zero_cfg", 1, 1, 1), ("anti_cfg", 2, 2, 1)]
+)
+def test_forward_passes(strategy, g1, g23, g4):
+    """A = n + g1 and B = n + g23 + g4 forward passes, for every n: the loop evaluates nothing for nothing."""
+    settings = dataclasses.replace(SETTINGS, guidance=sid.preset(strategy))
+    evaluations = Evaluations()
+    step = sid.jit_train_step(sid.Networks(evaluations.unet), PROCESS, settings, compiler_options=QUICK)
+    params = {"w": np.full(3, 0.9, np.float32)}
+    cond = {name: np.zeros((size, 3), np.float32) for name, size in (("fake", B), ("generator", B), ("empty", 1))}
+    state = sid.TrainState.create(params)
+    for _ in range(6):
+        evaluations.images = 0
+        state, metrics = step(state, {"teacher": params, "text": {}}, cond)
+        jax.effects_barrier()
+        n = int(metrics["n"])
+        assert evaluations.images == B * ((n + g1) + (n + g23 + g4))
+
+
+@pytest.mark.parametrize(("strategy", "passes"), [("lsg", 18), ("zero_cfg", 11)])
+def test_cost_of_a_compiled_step(strategy, passes):
+    """FLOPs of the compiled step with n = 1, in forward passes: A = n + 3 g1, B = n + 2 + 2 g23 + 2 g4 (section 8).
+
+    The network is a stack of matrix products. A backward pass needs no derivative by the input of the first layer where
+    only parameters are trained, so that the compiled step is allowed to be below the floor by that.
+    """
+    layers, width, batch = 8, 512, 256
+
+    def unet(params, x, t, cond):
+        h = x.reshape(len(x), width)
+        for layer in range(layers):
+            h = h @ params["w"][layer]
+        return h.reshape(x.shape)
+
+    settings = dataclasses.replace(
+        SETTINGS, batch=batch, latent_shape=(8, 8, 8), num_steps=1, t_init=625, guidance=sid.preset(strategy)
+    )
+    params = {"w": jax.ShapeDtypeStruct((layers, width, width), jnp.float32)}
+    cond = {name: jnp.zeros((size, 3)) for name, size in (("fake", batch), ("generator", batch), ("empty", 1))}
+    step = sid.jit_train_step(sid.Networks(unet), PROCESS, settings)
+    state = jax.eval_shape(sid.TrainState.create, params)
+    flops = step.lower(state, {"teacher": params, "text": {}}, cond).compile().cost_analysis()["flops"]
+    measured = flops / (2 * batch * layers * width * width)
+    assert passes - 0.5 < measured < passes + 0.1
