@@ -13,16 +13,19 @@ def get_config():
     c.prompts = "bundled:digits_prompts.txt"
     c.resolution = 32
 
-    c.images = 32_000  # 500 updates
+    c.images = 38_400  # 600 updates
     c.batch = 64
 
-    c.guidance.scale = 1.5
+    # More guidance raises the prompt accuracy, and costs more of the diversity in the student than in the teacher.
+    c.guidance.scale = 1.22
 
-    # A thousand times fewer images than the published runs need a larger learning rate and a shorter average.
-    c.optimizer.lr = 1e-4
-    c.optimizer.glr = 1e-4
+    # A few hundred times fewer images than published runs: larger steps, a fake network that keeps up with the
+    # generator, and an average over a sixth of the run, whose single states differ by more than they improve.
+    c.optimizer.lr = 6e-4
+    c.optimizer.glr = 1.5e-4
     c.optimizer.eps = 1e-8
-    c.ema.half_life = 1_000
+    c.ema.half_life = 6_000
+    c.ema.ramp_up = 0.2
     c.precision.compute = "float32"
     c.precision.teacher = "float32"
 
@@ -32,5 +35,5 @@ def get_config():
     c.checkpoint_every = 100
 
     c.evaluate.metric = "bundled:digits_metric"
-    c.evaluate.teacher_guidance = 1.5
+    c.evaluate.teacher_guidance = 1.25  # at which the teacher's Frechet distance is least: see its card
     return c

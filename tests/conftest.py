@@ -1,10 +1,18 @@
 """A tiny pipeline with random weights, on disk, for the tests of the commands; compiled programs are shared."""
 
+import os
+
+# Small networks take longer to compile than to run: LLVM's optimisations are left out, before JAX starts.
+os.environ["XLA_FLAGS"] = (
+    os.environ.get("XLA_FLAGS", "") + " --xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+)
+
 import jax
 import numpy as np
 import pytest
 from flax import nnx
 
+from sid_jax import train
 from sid_jax.data import digits
 from sid_jax.metrics.digits import DigitClassifier, DigitsMetric
 from sid_jax.metrics.frechet import statistics
@@ -33,7 +41,7 @@ def tiny(tmp_path_factory):
     vae = networks.autoencoder((4, 4, 8), 4, 32)
     tokenizer = write_tokenizer(folder / "tokenizer", prompts, 8)
     text = networks.text_encoder(tokenizer, 16, 1)
-    unet = networks.unet((8, 16), 2, 4, 8, 16)
+    unet = networks.unet((8,), 2, 4, 8, 16)
     vae, text, unet = (
         component.with_params(networks.initial(component, seed)) for seed, component in enumerate((vae, text, unet))
     )
@@ -46,12 +54,10 @@ def tiny(tmp_path_factory):
     return folder
 
 
-@pytest.fixture
-def tiny_arguments(tiny, tmp_path):
-    """Arguments of `train` for a run of 6 updates in `tmp_path / "run"`."""
+@pytest.fixture(scope="session")
+def tiny_overrides(tiny):
+    """Overrides of `configs/digits_1step.py` for a run of 6 updates from the tiny teacher."""
     return [
-        "--config=configs/digits_1step.py",
-        f"--workdir={tmp_path / 'run'}",
         f"--config.teacher={tiny / 'teacher'}",
         f"--config.prompts={tiny / 'prompts.txt'}",
         f"--config.evaluate.metric={tiny / 'metric'}",
@@ -64,3 +70,20 @@ def tiny_arguments(tiny, tmp_path):
         "--config.evaluate.samples=100",
         "--config.evaluate.teacher_steps=2",
     ]
+
+
+@pytest.fixture
+def tiny_arguments(tiny_overrides, tmp_path):
+    """Arguments of `train` for a run of 6 updates, without the table at its end, in `tmp_path / "run"`."""
+    return [
+        "--config=configs/digits_1step.py", f"--workdir={tmp_path / 'run'}", *tiny_overrides,
+        "--config.evaluate.metric=",
+    ]  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def finished(tiny_overrides, tmp_path_factory):
+    """The folder of a run that has ended, with its table; not to be changed."""
+    folder = tmp_path_factory.mktemp("finished") / "run"
+    train.main(["--config=configs/digits_1step.py", f"--workdir={folder}", *tiny_overrides])
+    return folder

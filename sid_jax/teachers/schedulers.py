@@ -36,6 +36,7 @@ def scheduler_of(sampler: FewStep) -> Scheduler:
         "num_train_timesteps": t_init + 1,
         "trained_betas": betas[: t_init + 1],
         "prediction_type": process.prediction_type,
+        "steps_offset": 1,  # of no effect here; pipelines warn of any other
     }
     euler = {"_class_name": "EulerDiscreteScheduler", **common, "timestep_spacing": "trailing"}
     times = process.step_times(t_init, sampler.num_steps)
