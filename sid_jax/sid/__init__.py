@@ -7,7 +7,7 @@ What it is made of, one idea a file: `forward_process`, `guidance`, `generator`,
 
 from sid_jax.sid.adam import AdamState, adam, clip, sanitize
 from sid_jax.sid.ema import ema_beta, ema_update
-from sid_jax.sid.forward_process import VP
+from sid_jax.sid.forward_process import VP, ForwardProcess
 from sid_jax.sid.generator import FewStep, generate, noise_from_array, noise_from_key
 from sid_jax.sid.guidance import Guidance, Network, drop_prompts, guided, preset
 from sid_jax.sid.keys import Purpose, key_for
@@ -19,6 +19,7 @@ __all__ = [
     "VP",
     "AdamState",
     "FewStep",
+    "ForwardProcess",
     "Guidance",
     "Network",
     "Networks",

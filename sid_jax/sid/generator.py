@@ -18,6 +18,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from sid_jax.sid.forward_process import ForwardProcess
 from sid_jax.sid.guidance import Network
 
 NOISE_TYPES = ("fresh", "fixed", "ddim")
@@ -57,7 +58,7 @@ class FewStep:
       ValueError: an unknown noise type, or steps that do not fit the process.
     """
 
-    process: Any
+    process: ForwardProcess
     num_steps: int
     t_init: int
     noise_type: str = "fresh"
@@ -99,7 +100,14 @@ class FewStep:
 
 
 def generate(
-    network: Network, process, noise: Noise, cond: Any, *, num_steps: int, t_init: int, noise_type: str = "fresh"
+    network: Network,
+    process: ForwardProcess,
+    noise: Noise,
+    cond: Any,
+    *,
+    num_steps: int,
+    t_init: int,
+    noise_type: str = "fresh",
 ) -> jax.Array:
     """`FewStep(process, num_steps, t_init, noise_type).generate(network, noise, cond)`, as one call."""
     return FewStep(process, num_steps, t_init, noise_type).generate(network, noise, cond)

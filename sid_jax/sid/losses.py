@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from sid_jax.sid.forward_process import ForwardProcess
 from sid_jax.sid.guidance import Guidance, Network, guided
 
 WEIGHTINGS = {
@@ -29,7 +30,16 @@ def check_weighting(name: str) -> None:
         raise ValueError(f"sid.weighting: {name!r} is not one of sid, {', '.join(WEIGHTINGS)}")
 
 
-def fake_loss(fake: Network, process, x_g, t, noise, cond: Any, empty: Any, kappa1: float):
+def fake_loss(
+    fake: Network,
+    process: ForwardProcess,
+    x_g: jax.Array,
+    t: jax.Array,
+    noise: jax.Array,
+    cond: Any,
+    empty: Any,
+    kappa1: float,
+) -> tuple[jax.Array, jax.Array]:
     """Update A: the denoising loss of f_psi on the generator's images, under kappa1.
 
     Args:
@@ -55,7 +65,7 @@ def fake_loss(fake: Network, process, x_g, t, noise, cond: Any, empty: Any, kapp
 def generator_loss(
     teacher: Network,
     fake: Network,
-    process,
+    process: ForwardProcess,
     x_g: jax.Array,
     t: jax.Array,
     noise: jax.Array,
@@ -64,7 +74,7 @@ def generator_loss(
     guidance: Guidance,
     alpha: float = 1.0,
     weighting: str = "sid",
-):
+) -> tuple[jax.Array, jax.Array]:
     """Update B: L_sid of the images x_g, as a function of which it is to be differentiated.
 
     y_real = f_phi(x_t) under kappa4; y_fake = f_psi(x_t) under kappa2 and kappa3, from one forward pass. The gradient
@@ -95,7 +105,14 @@ def generator_loss(
     return _where(kept, sid_loss(x_g, y_real, y_fake2, y_fake3, w, alpha)), kept
 
 
-def sid_loss(x_g, y_real, y_fake2, y_fake3, w, alpha: float = 1.0) -> jax.Array:
+def sid_loss(
+    x_g: jax.Array,
+    y_real: jax.Array,
+    y_fake2: jax.Array,
+    y_fake3: jax.Array,
+    w: jax.Array | float,
+    alpha: float = 1.0,
+) -> jax.Array:
     """L_sid = sum_pixels w (y_real - y_fake) ((y_real - x_g) - alpha (y_real - y_fake)), `[B]`.
 
     SiD, arXiv 2404.04057, section 4; the guided form, where the two y_fake may differ (kappa2 in the
@@ -105,7 +122,7 @@ def sid_loss(x_g, y_real, y_fake2, y_fake3, w, alpha: float = 1.0) -> jax.Array:
     return _sum_pixels(w * (y_real - y_fake2) * ((y_real - x_g) - alpha * (y_real - y_fake3)))
 
 
-def weights(name: str, process, x_g: jax.Array, y_real: jax.Array, t: jax.Array) -> jax.Array:
+def weights(name: str, process: ForwardProcess, x_g: jax.Array, y_real: jax.Array, t: jax.Array) -> jax.Array:
     """w, one for each sample, `[B, 1, 1, 1]`, without a gradient.
 
     "sid": 1 / max(mean_pixels |x_g - y_real|, 1e-5); any other is w(t) of `WEIGHTINGS`.

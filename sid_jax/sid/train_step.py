@@ -11,6 +11,7 @@ import optax
 
 from sid_jax.sid.adam import AdamState, adam, clip, sanitize
 from sid_jax.sid.ema import ema_beta, ema_update
+from sid_jax.sid.forward_process import ForwardProcess
 from sid_jax.sid.generator import FewStep, noise_from_key
 from sid_jax.sid.guidance import drop_prompts
 from sid_jax.sid.keys import Purpose, key_for
@@ -18,7 +19,7 @@ from sid_jax.sid.losses import fake_loss, generator_loss
 from sid_jax.sid.state import Networks, Settings, TrainState
 
 
-def make_train_step(networks: Networks, process, settings: Settings) -> Callable:
+def make_train_step(networks: Networks, process: ForwardProcess, settings: Settings) -> Callable:
     """The function of one iteration, `step(state, frozen, batch) -> (state, metrics)`; it is pure, and not jitted.
 
     frozen: `{"teacher": params, "text": text_params}`.
@@ -68,7 +69,7 @@ def make_train_step(networks: Networks, process, settings: Settings) -> Callable
     return step
 
 
-def jit_train_step(networks: Networks, process, settings: Settings, **jit_options) -> Callable:
+def jit_train_step(networks: Networks, process: ForwardProcess, settings: Settings, **jit_options) -> Callable:
     """`make_train_step`, compiled: the old state is donated to the new one. `jit_options` are those of `jax.jit`."""
     return jax.jit(make_train_step(networks, process, settings), donate_argnums=0, **jit_options)
 
@@ -78,7 +79,7 @@ class _Updates:
     """Updates A and B: draw, evaluate the loss and its gradient part by part, take one step of Adam."""
 
     networks: Networks
-    process: Any
+    process: ForwardProcess
     settings: Settings
     few_step: FewStep
 

@@ -83,6 +83,25 @@ def test_state_at_step_0_is_three_copies_of_the_teacher():
     assert state.step.dtype == jnp.int32
 
 
+def test_the_state_keeps_its_types():
+    """With networks, a teacher and text in bfloat16, everything that is trained or reported stays float32."""
+
+    def unet(params, x, t, cond):
+        params, x, cond = jax.tree.map(lambda a: jnp.asarray(a, jnp.bfloat16), (params, x, cond))
+        return tiny_network.unet(params, x, t, cond).astype(jnp.bfloat16)
+
+    half = jax.tree.map(lambda p: jnp.asarray(p, jnp.bfloat16), tiny_network.init(0))
+    batch = jax.tree.map(lambda x: jnp.asarray(x, jnp.bfloat16), batch_of())
+    settings = dataclasses.replace(SETTINGS, accumulation=2, noise="ddim")
+    state = jax.eval_shape(sid.TrainState.create, half)
+    step = sid.make_train_step(sid.Networks(unet), PROCESS, settings)
+    new, metrics = jax.eval_shape(step, state, {"teacher": half, "text": {}}, batch)
+    assert jax.tree.map(lambda x: (x.shape, x.dtype, x.weak_type), new) == jax.tree.map(
+        lambda x: (x.shape, x.dtype, x.weak_type), state
+    )
+    assert all(value.shape == () and value.dtype == jnp.float32 for value in metrics.values())
+
+
 def test_the_same_seed_twice_is_equal_to_the_bit(step):
     one, other = run(step, 4), run(step, 4)
     assert_equal(one[0], other[0])
