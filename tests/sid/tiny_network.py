@@ -39,7 +39,7 @@ def encode(table, tokens):
 def unet(params, x, t, cond):
     """The skip connection keeps the x0-prediction near t = 999, where a is small, in the range of images."""
     angles = t[:, None] * FREQUENCIES
-    time = jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1).astype(jnp.float32)
+    time = jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1).astype(x.dtype)
     embedding = time @ params["time"] + cond["text"].mean(axis=1) @ params["text"] + cond["pooled"] @ params["pooled"]
     embedding = embedding[:, None, None, :]
     h = _conv(x, params["conv_in"])
