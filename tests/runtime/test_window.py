@@ -47,7 +47,7 @@ def test_pending_goes_on_in_another_process():
     for w in (window, straight):
         w.add(metrics(math.nan))
         w.restart()
-        w.add(metrics(math.nan))
+        w.add(metrics(5.0))
         w.add(metrics(0.1))
     resumed = Window(8, json.loads(json.dumps(window.pending())))
     for w in (resumed, straight):
