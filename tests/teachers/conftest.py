@@ -7,7 +7,6 @@ import diffusers
 import pytest
 import torch
 import transformers
-from hypothesis.configuration import set_hypothesis_home_dir
 from tokenizers.pre_tokenizers import ByteLevel
 
 _UNET = {
@@ -103,14 +102,6 @@ def _sdxl() -> diffusers.StableDiffusionXLPipeline:
         unet=unet,
         scheduler=_scheduler(),
     )
-
-
-@pytest.fixture(scope="session", autouse=True)
-def hypothesis_home(tmp_path_factory):
-    """What Hypothesis keeps goes away with the other temporary files."""
-    set_hypothesis_home_dir(tmp_path_factory.mktemp("hypothesis"))
-    yield
-    set_hypothesis_home_dir(None)
 
 
 @pytest.fixture(scope="session")

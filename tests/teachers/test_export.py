@@ -105,7 +105,7 @@ def test_large_networks_are_sharded(pipelines, tmp_path):
 
 
 def test_scheduler_and_facts_can_be_given(pipelines, tmp_path):
-    scheduler = {"_class_name": "LCMScheduler", "num_train_timesteps": 1000}
+    scheduler = {"_class_name": "LCMScheduler", "num_train_timesteps": 1000, "steps_offset": 1}
     save_pipeline(
         tmp_path / "out",
         load_teacher(pipelines["sd"], parts=()),
@@ -221,6 +221,22 @@ class TestTarget:
         before = files_of(tmp_path)
         with pytest.raises(UserError, match=r"vae/diffusion_pytorch_model\.safetensors: not a whole safetensors file"):
             save_pipeline(tmp_path / "out", other)
+        assert files_of(tmp_path) == before
+
+    def test_the_earlier_export_comes_back_where_the_new_one_cannot_take_its_place(
+        self, teacher, tmp_path, monkeypatch
+    ):
+        save_pipeline(tmp_path / "out", teacher)
+        before, rename = files_of(tmp_path), os.rename
+
+        def fail_at_the_last_step(source, target):
+            if str(source).endswith(".partial"):
+                raise OSError("disk gone")
+            rename(source, target)
+
+        monkeypatch.setattr(os, "rename", fail_at_the_last_step)
+        with pytest.raises(UserError, match=r"out: cannot be written \(disk gone\)"):
+            save_pipeline(tmp_path / "out", teacher, about={"run": 2})
         assert files_of(tmp_path) == before
 
     def test_it_can_be_read_by_those_who_can_read_its_neighbours(self, teacher, tmp_path):
