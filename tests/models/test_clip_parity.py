@@ -29,9 +29,9 @@ SMALL = {
     ],
 )
 @pytest.mark.parametrize("kind", ["CLIPTextModel", "CLIPTextModelWithProjection"])
-def test_text_encoder_is_transformers(kind, change, length, ours, close):
+def test_text_encoder_is_transformers(kind, change, length, varied, ours, close):
     torch.manual_seed(0)
-    theirs = getattr(transformers, kind)(transformers.CLIPTextConfig(**{**SMALL, **change})).eval()
+    theirs = varied(getattr(transformers, kind)(transformers.CLIPTextConfig(**{**SMALL, **change})))
     ids = _prompts(length)
     with torch.no_grad():
         expected = theirs(torch.from_numpy(ids), output_hidden_states=True)

@@ -51,9 +51,9 @@ TIMES = np.array([0, 1, 20, 625, 979, 999])
         pytest.param(SCALES, (4, 4), id="scales"),
     ],
 )
-def test_unet_is_diffusers(config, size, ours, close, seeded):
+def test_unet_is_diffusers(config, size, varied, ours, close, seeded):
     torch.manual_seed(0)
-    theirs = diffusers.UNet2DConditionModel(**config).eval()
+    theirs = varied(diffusers.UNet2DConditionModel(**config))
     batch = len(TIMES)
     sample, our_sample = seeded(1, batch, theirs.config.in_channels, *size)
     context, our_context = seeded(2, batch, 11, 24)

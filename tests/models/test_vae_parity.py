@@ -25,6 +25,17 @@ GREY = {
 }
 
 
+@pytest.fixture
+def theirs(varied):
+    """A function: fields of a configuration -> diffusers' network."""
+
+    def make(config):
+        torch.manual_seed(0)
+        return varied(diffusers.AutoencoderKL(**config))
+
+    return make
+
+
 @pytest.mark.parametrize(
     ("config", "size"),
     [
@@ -33,8 +44,8 @@ GREY = {
         pytest.param(GREY, (8, 8), id="grey"),
     ],
 )
-def test_encode_is_diffusers(config, size, ours, close, seeded):
-    theirs = _theirs(config)
+def test_encode_is_diffusers(config, size, theirs, ours, close, seeded):
+    theirs = theirs(config)
     images, our_images = seeded(1, 2, theirs.config.in_channels, *size)
     with torch.no_grad():
         expected = theirs.encode(images).latent_dist
@@ -43,8 +54,8 @@ def test_encode_is_diffusers(config, size, ours, close, seeded):
     close(log_variance, expected.logvar)
 
 
-def test_log_variance_is_clipped(ours, close, seeded):
-    theirs = _theirs(SMALL)
+def test_log_variance_is_clipped(theirs, ours, close, seeded):
+    theirs = theirs(SMALL)
     with torch.no_grad():
         theirs.quant_conv.bias[4:] = torch.tensor([100.0, -100.0, 0.0, 50.0])
     images, our_images = seeded(2, 1, 3, 8, 8)
@@ -61,14 +72,9 @@ def test_log_variance_is_clipped(ours, close, seeded):
         pytest.param(GREY, (4, 4), id="grey"),
     ],
 )
-def test_decode_is_diffusers(config, size, ours, close, seeded):
-    theirs = _theirs(config)
+def test_decode_is_diffusers(config, size, theirs, ours, close, seeded):
+    theirs = theirs(config)
     latents, our_latents = seeded(3, 2, theirs.config.latent_channels, *size)
     with torch.no_grad():
         expected = theirs.decode(latents).sample
     close(ours(theirs)(our_latents, method="decode"), expected)
-
-
-def _theirs(config):
-    torch.manual_seed(0)
-    return diffusers.AutoencoderKL(**config).eval()
