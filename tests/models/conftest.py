@@ -34,6 +34,20 @@ def ours(tmp_path):
 
 
 @pytest.fixture
+def varied():
+    """A function: PyTorch network -> the same with noise in all weights, as norms and biases start at 1 and 0."""
+
+    @torch.no_grad()
+    def vary(network: torch.nn.Module) -> torch.nn.Module:
+        generator = torch.Generator().manual_seed(0)
+        for parameter in network.parameters():
+            parameter += 0.05 * torch.randn(parameter.shape, generator=generator)
+        return network.eval()
+
+    return vary
+
+
+@pytest.fixture
 def close():
     """Asserts that the largest error is at most `tolerance` of the largest value; ours is NHWC where theirs is NCHW."""
 
