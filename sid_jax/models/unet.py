@@ -183,7 +183,19 @@ class UNet2DConditionModel(nnx.Module):
         encoder_hidden_states: jax.Array,
         added_cond_kwargs: dict[str, jax.Array] | None = None,
     ) -> jax.Array:
-        """The raw prediction for noisy latents.
+        """The raw prediction for noisy latents, the first of what `with_bottleneck` returns for the same arguments."""
+        return self.with_bottleneck(sample, timestep, encoder_hidden_states, added_cond_kwargs)[0]
+
+    def with_bottleneck(
+        self,
+        sample: jax.Array,
+        timestep: jax.Array,
+        encoder_hidden_states: jax.Array,
+        added_cond_kwargs: dict[str, jax.Array] | None = None,
+    ) -> tuple[jax.Array, jax.Array]:
+        """The raw prediction for noisy latents, and the features that its decoder starts from.
+
+        A program that leaves the prediction unused pays for the encoder only: XLA takes the decoder out.
 
         Args:
           sample: noisy latents `[B, H, W, in_channels]`.
@@ -192,7 +204,8 @@ class UNet2DConditionModel(nnx.Module):
           added_cond_kwargs: SDXL's `text_embeds` `[B, D]` (pooled) and `time_ids` `[B, 6]`.
 
         Returns:
-          `[B, H, W, out_channels]`, in the computation's type.
+          The prediction `[B, H, W, out_channels]` and the output of the middle block `[B, h, w, C]`, h and w being those
+          of the lowest resolution and C the last of `block_out_channels`, in the computation's type.
         """
         time_embedding = self.embed_time(timestep, added_cond_kwargs)
         context = encoder_hidden_states
@@ -202,7 +215,7 @@ class UNet2DConditionModel(nnx.Module):
             features = block(x, time_embedding, context)
             x = features[-1]
             skips += features
-        x = self.mid_block(x, time_embedding, context)
+        x = bottleneck = self.mid_block(x, time_embedding, context)
         for block in self.up_blocks:
             x = block(x, skips, time_embedding, context)
-        return self.conv_out(nnx.silu(self.conv_norm_out(x)))
+        return self.conv_out(nnx.silu(self.conv_norm_out(x))), bottleneck

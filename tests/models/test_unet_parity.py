@@ -67,3 +67,27 @@ def test_unet_is_diffusers(config, size, varied, ours, close, seeded):
         expected = theirs(sample, torch.from_numpy(TIMES), context, added_cond_kwargs=added).sample
     actual = ours(theirs)(our_sample, TIMES, our_context, added_cond_kwargs=our_added)
     close(actual, expected)
+
+
+@pytest.mark.parametrize("config", [pytest.param(SD15, id="sd15"), pytest.param(SDXL, id="sdxl")])
+def test_the_bottleneck_is_the_output_of_the_middle_block(config, varied, ours, close, seeded):
+    torch.manual_seed(0)
+    theirs = varied(diffusers.UNet2DConditionModel(**config))
+    sample, our_sample = seeded(1, 2, 4, 8, 8)
+    context, our_context = seeded(2, 2, 11, 24)
+    text, our_text = seeded(3, 2, 20)
+    ids = np.tile(np.array([96, 80, 0, 5, 1024, 8], np.float32), (2, 1))
+    added, our_added = (
+        {"text_embeds": text, "time_ids": torch.from_numpy(ids)},
+        {"text_embeds": our_text, "time_ids": ids},
+    )
+    seen = []
+    theirs.mid_block.register_forward_hook(lambda module, inputs, output: seen.append(output))
+    times = TIMES[2:4]
+    with torch.no_grad():
+        expected = theirs(sample, torch.from_numpy(times), context, added_cond_kwargs=added).sample
+    output, bottleneck = ours(theirs)(
+        our_sample, times, our_context, added_cond_kwargs=our_added, method="with_bottleneck"
+    )
+    close(output, expected)
+    close(bottleneck, seen[0])
