@@ -204,8 +204,8 @@ class UNet2DConditionModel(nnx.Module):
           added_cond_kwargs: SDXL's `text_embeds` `[B, D]` (pooled) and `time_ids` `[B, 6]`.
 
         Returns:
-          The prediction `[B, H, W, out_channels]` and the output of the middle block `[B, h, w, C]`, h and w being those
-          of the lowest resolution and C the last of `block_out_channels`, in the computation's type.
+          The prediction `[B, H, W, out_channels]` and the output of the middle block `[B, h, w, C]`, at the lowest
+          resolution and with the last of `block_out_channels`, both in the computation's type.
         """
         time_embedding = self.embed_time(timestep, added_cond_kwargs)
         context = encoder_hidden_states
