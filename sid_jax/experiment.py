@@ -40,7 +40,11 @@ def open_teacher(config: ConfigDict, parts: tuple[str, ...] = PARTS) -> Teacher:
     if not config.teacher:
         raise UserError("config key teacher is empty: set it to a diffusers folder or a hub id")
     source = assets.resolve(config.teacher)
-    teacher = load_teacher(source, variant=config.variant, revision=config.revision, parts=parts)
+    return configured(load_teacher(source, variant=config.variant, revision=config.revision, parts=parts), config)
+
+
+def configured(teacher: Teacher, config: ConfigDict) -> Teacher:
+    """The teacher with networks that are computed as the config says."""
     compute = parse_dtype("precision.compute", config.precision.compute)
     return dataclasses.replace(
         teacher,

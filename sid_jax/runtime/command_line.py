@@ -99,21 +99,20 @@ def split_overrides(argv: Sequence[str]) -> tuple[list[str], list[tuple[str, str
     return rest, overrides
 
 
-def run(main: Callable[[Sequence[str] | None], None], argv: Sequence[str] | None = None) -> int:
+def run(main: Callable[[Sequence[str] | None], int | None], argv: Sequence[str] | None = None) -> int:
     """Calls `main(argv)` and returns the process's exit code.
 
-    0: done; 2: a UserError, printed as one line `error: ...`; 130: interrupted. Anything else that `main` raises is a
-    defect and keeps its traceback.
+    0, or what `main` returns: done; 2: a UserError, printed as one line `error: ...`; 130: interrupted. Anything else
+    that `main` raises is a defect and keeps its traceback.
     """
     try:
-        main(argv)
+        return main(argv) or 0
     except UserError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
-    return 0
 
 
 def _help_on_overrides(schema: ConfigDict) -> str:

@@ -1,0 +1,1 @@
+"""Plans a run before a chip is rented: the train step of a config, compiled for accelerators that need not be here."""

@@ -1,0 +1,121 @@
+"""Compiles a program for a target and measures the result."""
+
+import re
+import time
+from dataclasses import dataclass
+
+import jax
+
+from sid_jax.planning import hlo
+from sid_jax.planning.cost import Cost, cost_of
+from sid_jax.planning.targets import Target
+
+QUICK = {"exec_time_optimization_effort": -1.0, "memory_fitting_effort": -1.0}
+"""XLA options: several times faster compilation, for a program that is somewhat slower and larger."""
+
+_UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+_SIZE = re.compile(r"([\d.]+)([KMGT]?)")
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes of one chip's main memory.
+
+    arguments: state, frozen networks and batch.
+    outputs: the new state and the metrics; `aliased` of them take the place of arguments.
+    temporaries: everything in between, at the moment of its greatest size; None if the compiler only said that the
+      program is too large.
+    peak: all of it together.
+    """
+
+    arguments: int
+    outputs: int
+    aliased: int
+    temporaries: int | None
+    peak: int
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """What a compiler made of a program.
+
+    memory: of one chip.
+    cost: of one run on one chip; None if the program is too large to be compiled.
+    once: the same with each loop's body once; None with it.
+    xla_seconds: the compiler's own estimate of a run (TPU), which takes each loop's body once and leaves kernels out;
+      None if it has none.
+    seconds: that compiling took.
+    text: the optimised HLO, or the error that says that the program is too large.
+    """
+
+    memory: Memory
+    cost: Cost | None
+    once: Cost | None
+    xla_seconds: float | None
+    seconds: float
+    text: str
+
+    @property
+    def run_seconds(self) -> float | None:
+        """Of one run: the compiler's estimate, each loop as often as it runs, or else the roofline; and kernels."""
+        if self.cost is None:
+            return None
+        seconds = self.cost.seconds
+        if self.xla_seconds is not None:
+            seconds *= self.xla_seconds / self.once.seconds
+        return seconds + self.cost.kernel_seconds
+
+
+def compile_for(target: Target, lowered: jax.stages.Lowered, *, quick: bool = True) -> Compiled:
+    """Compiles; a program that is too large for the target is a result and not an error.
+
+    Args:
+      quick: with the options `QUICK`.
+    """
+    began = time.perf_counter()
+    # The CPU's compiler knows neither option.
+    options = QUICK if quick and target.platform != "cpu" else {}
+    try:
+        compiled = lowered.compile(compiler_options=options)
+    except jax.errors.JaxRuntimeError as error:
+        peak = overflow(str(error))
+        if peak is None:
+            raise
+        return Compiled(Memory(0, 0, 0, None, peak), None, None, None, time.perf_counter() - began, str(error))
+    seconds = time.perf_counter() - began
+    stats = compiled.memory_analysis()
+    memory = Memory(
+        arguments=stats.argument_size_in_bytes,
+        outputs=stats.output_size_in_bytes,
+        aliased=stats.alias_size_in_bytes,
+        temporaries=stats.temp_size_in_bytes,
+        peak=stats.argument_size_in_bytes
+        + stats.output_size_in_bytes
+        - stats.alias_size_in_bytes
+        + stats.temp_size_in_bytes,
+    )
+    text = compiled.as_text()
+    module = hlo.parse(text)
+    analysis = (compiled.cost_analysis() or {}) if target.platform == "tpu" else {}
+    return Compiled(
+        memory=memory,
+        cost=cost_of(module, target.chip),
+        once=cost_of(module, target.chip, unrolled=False),
+        xla_seconds=analysis.get("optimal_seconds"),
+        seconds=seconds,
+        text=text,
+    )
+
+
+def overflow(message: str) -> int | None:
+    """The bytes that a program would need, of libtpu's error that it does not fit; None for any other error.
+
+    The line that is read: "Ran out of memory in memory space hbm. Used 21.93G of 15.75G hbm."
+    """
+    if "RESOURCE_EXHAUSTED" not in message:
+        return None
+    used = re.search(r"Used (\S+) of (\S+) hbm", message)
+    if used is None:
+        return None
+    number, unit = _SIZE.match(used.group(1)).groups()
+    return int(float(number) * _UNITS[unit])

@@ -1,0 +1,146 @@
+"""What one run of a compiled program costs on one chip, added up over its HLO, every loop as often as it runs."""
+
+import dataclasses
+from collections import Counter
+from dataclasses import dataclass, field
+
+from sid_jax.planning.arithmetic import flops
+from sid_jax.planning.hlo import Array, Instruction, Module
+from sid_jax.planning.targets import CPU, TPUS, Chip
+from sid_jax.planning.traffic import traffic
+
+COLLECTIVES = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute", "ragged-all-to-all")
+KERNEL_SHARE = 0.5
+"""Of a chip's peak that attention kernels are taken to reach, on heads that are filled up to LANES on a TPU."""
+LANES = 128
+_KERNELS = ("tpu_custom_call", "__cudnn$fmha")
+
+
+@dataclass
+class Cost:
+    """Of a computation, or of the whole program.
+
+    flops: of matrix products and convolutions, as `arithmetic` counts them; kernels are apart.
+    kernel_flops: of attention in Pallas or cuDNN kernels, which the compiler's own estimate leaves out.
+    kernel_seconds: of those, at `KERNEL_SHARE` of the chip's peak.
+    bytes: read from and written to the main memory.
+    seconds: of all but kernels, where each instruction takes the longer of its arithmetic at the chip's peak and of its
+      traffic at the bandwidth of the main memory, and nothing overlaps: its roofline.
+    collectives: bytes that one chip gets or gives, by kind of transfer; the larger side of each.
+    dynamic_loops: loops whose number of turns only the running program knows; each is counted as one turn.
+    """
+
+    flops: float = 0
+    kernel_flops: float = 0
+    kernel_seconds: float = 0
+    bytes: float = 0
+    seconds: float = 0
+    collectives: Counter = field(default_factory=Counter)
+    dynamic_loops: int = 0
+
+    def add(self, other: "Cost", times: int = 1) -> None:
+        """Adds `times` runs of another computation."""
+        self.flops += times * other.flops
+        self.kernel_flops += times * other.kernel_flops
+        self.kernel_seconds += times * other.kernel_seconds
+        self.bytes += times * other.bytes
+        self.seconds += times * other.seconds
+        self.dynamic_loops += other.dynamic_loops
+        for kind, size in other.collectives.items():
+            self.collectives[kind] += times * size
+
+
+def cost_of(module: Module, chip: Chip = CPU, *, unrolled: bool = True) -> Cost:
+    """The cost of one run of the program on such a chip.
+
+    Args:
+      unrolled: whether the body of a loop counts as often as it runs, or once.
+    """
+    return _Walk(module, chip, unrolled).computation(module.entry)
+
+
+class _Walk:
+    """Adds up computations, each of them once."""
+
+    def __init__(self, module: Module, chip: Chip, unrolled: bool):
+        self._module, self._chip, self._unrolled = module, chip, unrolled
+        self._known: dict[str, Cost] = {}
+
+    def computation(self, name: str) -> Cost:
+        if name not in self._known:
+            total = Cost()
+            for instruction in self._module.computations[name].values():
+                self._instruction(name, instruction, total)
+            self._known[name] = total
+        return self._known[name]
+
+    def _instruction(self, computation: str, instruction: Instruction, total: Cost) -> None:
+        opcode = instruction.opcode
+        if opcode == "while":
+            trips = self._module.trips(instruction)
+            total.dynamic_loops += trips is None
+            for name in instruction.called("body"):
+                total.add(self.computation(name), trips if trips is not None and self._unrolled else 1)
+        elif opcode in ("call", "async-start"):
+            for name in instruction.called("to_apply", "calls"):
+                total.add(self.computation(name))
+        elif opcode == "conditional":
+            branches = instruction.called("branch_computations", "true_computation", "false_computation")
+            total.add(max(map(self.computation, branches), key=lambda cost: cost.flops))
+
+        operands = self._module.operands(computation, instruction)
+        own = Cost(bytes=traffic(self._module, computation, instruction))
+        if opcode == "fusion":
+            # Its instructions share one pass over the main memory.
+            for name in instruction.called("calls"):
+                own.add(dataclasses.replace(self.computation(name), bytes=0, seconds=0))
+        elif opcode in ("dot", "convolution", "custom-call"):
+            own.flops = flops(instruction, operands)
+            own.kernel_flops = attention_flops(instruction, operands)
+            own.kernel_seconds = self._kernel_seconds(own.kernel_flops, operands)
+        if not own.kernel_flops:
+            own.seconds = max(own.flops / self._chip.flops, own.bytes / self._chip.bandwidth)
+        total.add(own)
+        kind = opcode.removesuffix("-start")
+        if kind in COLLECTIVES:
+            # A started transfer gives back its operands beside its results: the largest array tells all the same.
+            sides = [_bytes(operands), _bytes(instruction.outputs)] if kind == opcode else [_bytes(operands)]
+            if kind == "all-gather" and kind != opcode:
+                sides.append(_bytes(instruction.outputs) - _bytes(operands))
+            total.collectives[kind] += max(sides)
+
+    def _kernel_seconds(self, operations: float, operands: list[Array]) -> float:
+        if not operations:
+            return 0
+        head = next(array.dims[-1] for array in operands if len(array.dims) >= 3)
+        filled = -(-head // LANES) * LANES if self._chip in TPUS.values() else head
+        return operations * filled / head / (KERNEL_SHARE * self._chip.flops)
+
+
+def _bytes(of: list[Array]) -> int:
+    return sum(array.bytes for array in of)
+
+
+def attention_flops(instruction: Instruction, operands: list[Array]) -> int:
+    """Operations of an attention kernel on `[B, heads, L, D]`: 4 B heads Lq Lk D, and 2.5 times that backwards.
+
+    4 is two products of a multiplication and an addition; the backward pass has five products where the forward pass
+    has two. A backward pass in two kernels shares them as 1.5 (for keys and values) and 1. What a kernel computes again
+    is left out, as is all padding within it.
+    """
+    target = instruction.attribute(r'custom_call_target="([^"]*)"')
+    if not target.startswith(_KERNELS):
+        return 0
+    tensors = [array.dims for array in operands if len(array.dims) >= 3]
+    if len(tensors) < 3:
+        return 0
+    query, key = tensors[0], tensors[1]
+    product = 4 * query[-1] * query[-2] * key[-2]
+    for dim in query[:-2]:
+        product *= dim
+    name = instruction.attribute(r'op_name="([^"]*)"') + target
+    if "dkv" in name:
+        return product * 3 // 2
+    if "dq" in name:
+        return product
+    return product * 5 // 2 if "ackward" in name else product

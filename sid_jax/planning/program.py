@@ -1,0 +1,123 @@
+"""The train step of a config as `train` runs it, on devices that need not exist: shapes and shardings for arrays."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from ml_collections import ConfigDict
+
+from sid_jax import experiment
+from sid_jax.pipeline import latent_shape, networks_of
+from sid_jax.planning import hlo
+from sid_jax.planning.cost import cost_of
+from sid_jax.planning.teachers import abstract_teacher
+from sid_jax.runtime import mesh as meshes
+from sid_jax.runtime.precision import parse_dtype
+from sid_jax.sid import Guidance, TrainState, jit_train_step
+from sid_jax.teachers import Teacher, encode, tokenise
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """A train step that is ready to be lowered.
+
+    origin: where the teacher's configuration is from.
+    teacher: abstract.
+    step, arguments: the jitted function, and its abstract arguments with their shardings.
+    images: that one chip processes at a time.
+    """
+
+    origin: str
+    teacher: Teacher
+    step: Any
+    arguments: tuple[TrainState, dict[str, Any], dict[str, Any]]
+    images: float
+
+    @property
+    def parameters(self) -> int:
+        """Of one UNet."""
+        return sum(leaf.size for leaf in jax.tree.leaves(self.teacher.unet.params))
+
+    @property
+    def state_bytes(self) -> int:
+        """Of the train state and the frozen UNet, over all chips, each array once."""
+        state, frozen, _ = self.arguments
+        return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves((state, frozen["teacher"])))
+
+
+def build_program(config: ConfigDict, devices: list[jax.Device]) -> Program:
+    """The train step of a config on these devices.
+
+    Raises:
+      UserError: what is wrong with the config, or that its mesh or batch does not suit the devices.
+    """
+    mesh = meshes.make_mesh(config.mesh.data, config.mesh.fsdp, devices)
+    meshes.check_batch(config.batch, config.accumulation, mesh)
+    teacher, origin = abstract_teacher(config.teacher, variant=config.variant, revision=config.revision)
+    teacher = experiment.configured(teacher, config)
+    sampler, settings = experiment.sampler_of(config, teacher), experiment.settings_of(config, teacher)
+
+    shapes = jax.eval_shape(TrainState.create, teacher.unet.params)
+    shardings = meshes.parameter_shardings(shapes, mesh)
+    frozen = {"teacher": teacher.unet.params, "text": tuple(part.params for part in teacher.text_encoders)}
+    stored = parse_dtype("precision.teacher", config.precision.teacher)
+    frozen = jax.tree.map(lambda p: jax.ShapeDtypeStruct(p.shape, stored), frozen)
+    empty = [jax.ShapeDtypeStruct(ids.shape, ids.dtype) for ids in tokenise(teacher, [""])]
+    tokens = tuple(jax.ShapeDtypeStruct((config.batch, *ids.shape[1:]), ids.dtype) for ids in empty)
+    batch = {
+        "fake": _placed(tokens, meshes.batch_sharding(mesh)),
+        "generator": _placed(tokens, meshes.batch_sharding(mesh)),
+        "empty": _placed(tuple(empty), meshes.replicated(mesh)),
+    }
+    step = jit_train_step(
+        networks_of(teacher, config.resolution),
+        sampler.process,
+        settings,
+        out_shardings=(shardings, meshes.replicated(mesh)),
+    )
+    arguments = (_placed(shapes, shardings), _placed(frozen, meshes.parameter_shardings(frozen, mesh)), batch)
+    return Program(origin, teacher, step, arguments, config.batch / config.accumulation / mesh.size)
+
+
+def _placed(tree: Any, shardings: Any) -> Any:
+    if isinstance(shardings, jax.sharding.Sharding):
+        shardings = jax.tree.map(lambda _: shardings, tree)
+    return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), tree, shardings)
+
+
+def forward_flops(teacher: Teacher, resolution: int) -> int:
+    """Operations of the UNet's forward pass for one image, plain attention included, as `arithmetic` counts them."""
+    plain = teacher.unet.rebuild(dtype=jnp.bfloat16)
+    x_t = jax.ShapeDtypeStruct((1, *latent_shape(teacher, resolution)), jnp.float32)
+    t = jax.ShapeDtypeStruct((1,), jnp.int32)
+    texts = [component.params for component in teacher.text_encoders]
+    cond = jax.eval_shape(lambda params, ids: encode(teacher, params, ids, resolution=resolution), texts, _ids(teacher))
+
+    def forward(params, x_t, t, cond):
+        return nnx.merge(plain.graphdef, params)(x_t, t, **cond)
+
+    lowered = jax.jit(forward).lower(plain.params, x_t, t, cond)
+    return int(cost_of(hlo.parse(lowered.as_text(dialect="hlo"))).flops)
+
+
+def _ids(teacher: Teacher) -> Any:
+    return tuple(jax.ShapeDtypeStruct(ids.shape, ids.dtype) for ids in tokenise(teacher, [""]))
+
+
+def floor_forwards(guidance: Guidance, in_fake: float = 1, in_generator: float = 1) -> float:
+    """UNet forward passes for an image that an iteration can't do without: A + B of section 8 of the method.
+
+    A = n + 3 g1; B = n + 2 + 2 g23 + 2 g4. g is 2 where guidance needs both predictions and 1 elsewhere; a backward
+    pass costs two forward passes, or one where only the inputs' gradient is wanted.
+
+    Args:
+      guidance: the four scales.
+      in_fake, in_generator: n in A and in B; the mean over 1..K is (K + 1) / 2.
+    """
+    g1, g23, g4 = (
+        1 if all(scale == 1 for scale in scales) or all(scale == 0 for scale in scales) else 2
+        for scales in ((guidance.kappa1,), (guidance.kappa2, guidance.kappa3), (guidance.kappa4,))
+    )
+    return (in_fake + 3 * g1) + (in_generator + 2 + 2 * g23 + 2 * g4)

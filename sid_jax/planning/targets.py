@@ -1,0 +1,139 @@
+"""Accelerators by name: what they have, and devices that programs can be compiled for without one being here.
+
+`tpu:v5e:2x4` is a TPU of generation v5e with a topology of 2 x 4 chips, for which libtpu compiles; `gpu:h100:8` is
+eight GPUs in one machine, for which the CUDA plugin of JAX compiles from a description of the device in `gpus/`;
+`cpu:4` is the CPU of this machine, simulated four times, to try things out.
+"""
+
+import importlib
+import importlib.util
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import resources
+
+import jax
+
+from sid_jax.errors import UserError
+
+
+@dataclass(frozen=True)
+class Chip:
+    """One accelerator. Sources: the vendors' data sheets.
+
+    memory: bytes that a program can have, of the main memory.
+    flops: matrix products in bfloat16 a second, dense, at the peak.
+    bandwidth: bytes a second to and from the main memory.
+    """
+
+    memory: float
+    flops: float
+    bandwidth: float
+
+
+GIB = 2**30
+TPUS = {
+    # Of a TPU's memory the runtime keeps some for itself: these are the sizes that libtpu compiles for.
+    "v4": Chip(memory=30.75 * GIB, flops=275e12, bandwidth=1228e9),
+    "v5e": Chip(memory=15.75 * GIB, flops=197e12, bandwidth=819e9),
+    "v5p": Chip(memory=95.74 * GIB, flops=459e12, bandwidth=2765e9),
+    "v6e": Chip(memory=31.25 * GIB, flops=918e12, bandwidth=1640e9),
+}
+GPUS = {
+    # 1 GiB of a GPU's memory is left to the CUDA context and the libraries; run with
+    # XLA_PYTHON_CLIENT_MEM_FRACTION=0.95 or more, as JAX takes 0.75 of the memory by default.
+    "h100": ("h100_sxm", Chip(memory=84_942_979_072 - GIB, flops=989e12, bandwidth=3352e9)),
+    "a100": ("a100_sxm_80", Chip(memory=85_100_068_864 - GIB, flops=312e12, bandwidth=2039e9)),
+    "rtx4090": ("rtx4090", Chip(memory=25_393_692_672 - GIB, flops=165e12, bandwidth=1008e9)),
+}
+CPU = Chip(memory=float("inf"), flops=1e11, bandwidth=1e10)
+FORMS = "tpu:v4|v5e|v5p|v6e:TOPOLOGY (such as tpu:v5e:2x4), gpu:h100|a100|rtx4090:COUNT, or cpu:COUNT"
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a program is compiled for.
+
+    name: as the user wrote it.
+    platform: "tpu", "gpu" or "cpu".
+    count: chips.
+    chip: what each of them has.
+    open: makes the devices, which can be compiled for and nothing else.
+    """
+
+    name: str
+    platform: str
+    count: int
+    chip: Chip
+    open: Callable[[], list[jax.Device]]
+
+
+def parse(name: str) -> Target:
+    """The target of that name.
+
+    Raises:
+        UserError: there is no such target. `Target.open` raises it too, where the package of its compiler is missing
+            or the topology does not exist.
+    """
+    platform, *rest = name.split(":")
+    if platform == "tpu" and len(rest) == 2 and rest[0] in TPUS:
+        sizes = _numbers(rest[1].split("x"))
+        if len(sizes) in (2, 3):
+            count = 1
+            for size in sizes:
+                count *= size
+            generation, topology = rest[0], rest[1] + "x1" * (rest[0] in ("v4", "v5p") and len(sizes) == 2)
+            return Target(name, "tpu", count, TPUS[generation], lambda: _open_tpu(generation, topology, count))
+    if platform == "gpu" and len(rest) == 2 and rest[0] in GPUS and _numbers(rest[1:]):
+        description, chip = GPUS[rest[0]]
+        return Target(name, "gpu", int(rest[1]), chip, lambda: _open_gpu(description, int(rest[1])))
+    if platform == "cpu" and len(rest) == 1 and _numbers(rest):
+        return Target(name, "cpu", int(rest[0]), CPU, lambda: _open_cpu(int(rest[0])))
+    raise UserError(f"target {name!r} is not known: use {FORMS}")
+
+
+def _numbers(texts: list[str]) -> list[int]:
+    """The positive numbers that the texts are, or none if one is not."""
+    good = all(text.isascii() and text.isdecimal() and int(text) > 0 for text in texts)
+    return [int(text) for text in texts] if good else []
+
+
+def _open_tpu(generation: str, topology: str, count: int) -> list[jax.Device]:
+    if importlib.util.find_spec("libtpu") is None:
+        raise UserError(f'the compiler for TPUs is missing: pip install "jax[tpu]=={jax.__version__}"')
+    # Where there is no TPU, libtpu asks the cloud's metadata service for these, and waits for it.
+    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+    os.environ.setdefault("TPU_ACCELERATOR_TYPE", {"v5e": "v5litepod"}.get(generation, generation) + f"-{count}")
+    os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
+    return _topology("tpu", f"{generation}:{topology}", count)
+
+
+def _open_gpu(description: str, count: int) -> list[jax.Device]:
+    if importlib.util.find_spec("jax_plugins.xla_cuda12") is None:
+        raise UserError(f'the compiler for GPUs is missing: pip install "jax[cuda12]=={jax.__version__}"')
+    # The plugin registers itself as it is initialised, and then complains that there is no GPU. JAX's own discovery
+    # must not initialise it once more.
+    from jax._src import xla_bridge
+
+    xla_bridge.discover_pjrt_plugins()
+    config = (resources.files("sid_jax.planning") / "gpus" / f"{description}.txtpb").read_text()
+    shape = f"1x1x{count}"  # slices x hosts x GPUs
+    return _topology("cuda", shape, count, topology=shape, target_config=config)
+
+
+def _topology(platform: str, name: str, count: int, **options) -> list[jax.Device]:
+    from jax.experimental import topologies
+
+    try:
+        devices = topologies.get_topology_desc(platform=platform, topology_name=name, **options).devices
+    except jax.errors.JaxRuntimeError as error:
+        raise UserError(f"target {name}: {str(error).splitlines()[0][:300]}") from error
+    if len(devices) != count:
+        raise UserError(f"target {name} has {len(devices)} devices, not {count}: use another topology")
+    return devices
+
+
+def _open_cpu(count: int) -> list[jax.Device]:
+    if jax.device_count("cpu") < count:
+        raise UserError(f"target cpu:{count}: set XLA_FLAGS=--xla_force_host_platform_device_count={count}")
+    return jax.devices("cpu")[:count]

@@ -1,0 +1,58 @@
+"""The command, on a tiny teacher."""
+
+import importlib.util
+import json
+
+import pytest
+
+import sid_jax.config
+from sid_jax import plan
+from sid_jax.runtime import command_line
+
+COMPILERS = {"cpu:1": "jax", "tpu:v5e:2x2": "libtpu", "gpu:h100:4": "jax_plugins"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target", COMPILERS)
+def test_a_plan_is_a_table_and_a_json_file(tiny_overrides, target, tmp_path, capsys):
+    if importlib.util.find_spec(COMPILERS[target]) is None:
+        pytest.skip(f"{COMPILERS[target]}, the compiler for {target}, is not installed")
+    file = tmp_path / "plan.json"
+    arguments = ["--config=configs/digits_1step.py", f"--target={target}", f"--json={file}", *tiny_overrides]
+    assert command_line.run(plan.main, [*arguments, "--config.precision.teacher=bfloat16"]) == 0
+    figures = json.loads(file.read_text())
+    assert figures["fits"]
+    assert 0.9 < figures["flops_ratio"] < 1.2
+    assert figures["bytes_per_chip"]["peak"] < figures["chip_bytes"]
+    assert figures["seconds_estimate"] > 0 and 0 < figures["utilisation"] < 1
+    assert int(figures["state_bytes_per_parameter"]) == 22
+    assert "fits" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "arguments, line",
+    [
+        (["--target=tpu:v5e"], "target 'tpu:v5e' is not known"),
+        (["--target=cpu:1", "--json=nowhere/plan.json"], "nowhere/plan.json: no such folder"),
+        (["--target=cpu:1", "--config.batch=7", "--config.accumulation=2"], "batch 7 can't be split"),
+        (["--target=cpu:1", "--config.resolution=500"], "resolution 500 does not suit"),
+    ],
+)
+def test_bad_input_is_one_line(arguments, line, capsys):
+    assert command_line.run(plan.main, ["--config=configs/sd15_1step.py", *arguments]) == 2
+    assert f"error: {line}" in capsys.readouterr().err
+
+
+def test_the_batch_that_fits_is_found_by_halving():
+    """A chip that holds 5 images."""
+    asked = []
+
+    def compile_and_measure(config):
+        asked.append(config.batch)
+        return {"fits": config.batch <= 5 * 2 * 3, "bytes_per_chip": {"peak": config.batch}}, None
+
+    config = sid_jax.config.default()
+    config.batch, config.accumulation = 6, 3
+    figures, _ = plan._find_batch(config, 2, compile_and_measure, compile_and_measure(config))
+    assert figures["largest_images_per_chip"] == 5
+    assert asked == [6, 12, 24, 48, 36, 30]
