@@ -60,6 +60,13 @@ def default() -> ConfigDict:
     c.precision.teacher = "bfloat16"  # storage of the frozen networks
     c.max_bad_steps = 20  # stop after this many steps in a row whose loss is not finite
 
+    # How the UNet's attention is computed: a matter of speed and memory.
+    c.attention = ConfigDict()
+    c.attention.implementation = (
+        "auto"  # by device | "xla": plain | "chunked" | "cudnn": GPU flash | "splash": TPU flash
+    )
+    c.attention.long = 1024  # positions; shorter sequences, and the text's 77 tokens, are always "xla"
+
     # Devices: the batch is split over data x fsdp, parameters over fsdp. -1: all that is left.
     c.mesh = ConfigDict()
     c.mesh.data = -1

@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 import sid_jax.config
 from sid_jax import assets
 from sid_jax.errors import UserError
+from sid_jax.models import Execution
 from sid_jax.pipeline import latent_shape
 from sid_jax.runtime import config_file
 from sid_jax.runtime.checkpoints import Checkpoints
@@ -32,8 +33,14 @@ def naming(source: str) -> Iterator[None]:
         raise UserError(f"{source}: {error}") from error
 
 
-def open_teacher(config: ConfigDict, parts: tuple[str, ...] = PARTS) -> Teacher:
-    """The teacher of a config: parameters in float32, networks that compute in `precision.compute`.
+def execution_of(config: ConfigDict, mesh: jax.sharding.Mesh | None = None) -> Execution:
+    """How the UNet is computed on the devices of `mesh`; None: on one, of JAX's default backend."""
+    with naming("config"):
+        return Execution(config.attention.implementation, config.attention.long, mesh=mesh)
+
+
+def open_teacher(config: ConfigDict, parts: tuple[str, ...] = PARTS, mesh: jax.sharding.Mesh | None = None) -> Teacher:
+    """The teacher of a config: parameters in float32, networks that compute in `precision.compute` on `mesh`.
 
     The autoencoder, which only makes pictures, computes in float32.
     """
@@ -48,7 +55,7 @@ def configured(teacher: Teacher, config: ConfigDict) -> Teacher:
     compute = parse_dtype("precision.compute", config.precision.compute)
     return dataclasses.replace(
         teacher,
-        unet=teacher.unet.rebuild(dtype=compute),
+        unet=teacher.unet.rebuild(dtype=compute, execution=execution_of(config, mesh)),
         text_encoders=tuple(component.rebuild(dtype=compute) for component in teacher.text_encoders),
     )
 

@@ -68,7 +68,7 @@ def train(config: ConfigDict, workdir: str) -> None:
 
     # ---- The teacher, and the method's settings for it.
     say(f"teacher: {config.teacher}; {len(prompts)} prompts; {mesh.size} {jax.devices()[0].platform} device(s)")
-    teacher = experiment.open_teacher(config)
+    teacher = experiment.open_teacher(config, mesh=mesh)
     sampler = experiment.sampler_of(config, teacher)
     settings = experiment.settings_of(config, teacher)
     empty = meshes.place(tokenise(teacher, [""]), meshes.replicated(mesh))

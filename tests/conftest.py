@@ -1,6 +1,8 @@
 """A tiny pipeline with random weights, on disk, for the tests of the commands; compiled programs are shared."""
 
 import os
+import subprocess
+import sys
 
 # Small networks take longer to compile than to run: LLVM's optimisations are left out, before JAX starts.
 os.environ["XLA_FLAGS"] = (
@@ -87,3 +89,17 @@ def finished(tiny_overrides, tmp_path_factory):
     folder = tmp_path_factory.mktemp("finished") / "run"
     train.main(["--config=configs/digits_1step.py", f"--workdir={folder}", *tiny_overrides])
     return folder
+
+
+@pytest.fixture
+def eight_devices():
+    """Runs a program in a process of its own, with arguments, on 8 simulated devices; returns what it printed."""
+
+    def run(program, *arguments):
+        simulated = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
+        command = [sys.executable, "-c", program, *map(str, arguments)]
+        done = subprocess.run(command, env=os.environ | simulated, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    return run

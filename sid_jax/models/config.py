@@ -93,7 +93,6 @@ class UNetConfig(_FromDict):
     attention_head_dim: int | tuple[int, ...] = 8
     cross_attention_dim: int = 1280
     use_linear_projection: bool = False
-    upcast_attention: bool | None = False  # null in the file of SDXL
     norm_num_groups: int = 32
     norm_eps: float = 1e-5
     mid_block_scale_factor: float = 1
@@ -132,7 +131,10 @@ class UNetConfig(_FromDict):
         "mid_block_only_cross_attention": (None, False),
         "cross_attention_norm": (None,),
     }
-    _INERT: ClassVar[frozenset[str]] = frozenset({"addition_embed_type_num_heads"})  # used by another embedding type
+    _INERT: ClassVar[frozenset[str]] = frozenset({
+        "addition_embed_type_num_heads",  # used by another embedding type
+        "upcast_attention",  # attention always adds up in float32
+    })  # fmt: skip
 
     def __post_init__(self):
         levels = len(self.block_out_channels)

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from sid_jax.models.attention import attend
+from sid_jax.models.execution import Execution
 from sid_jax.models.resnet import conv, group_norm
 
 
@@ -25,7 +26,7 @@ class Attention(nnx.Module):
         *,
         context_channels: int | None = None,
         qkv_bias: bool = False,
-        upcast: bool = False,
+        execution: Execution | None = None,
         **layer,
     ):
         context_channels = context_channels or channels
@@ -34,7 +35,7 @@ class Attention(nnx.Module):
         self.to_v = nnx.Linear(context_channels, channels, use_bias=qkv_bias, **layer)
         self.to_out = nnx.List([nnx.Linear(channels, channels, **layer)])
         self.heads = heads
-        self.upcast = upcast
+        self.execution = execution
 
     def __call__(self, x: jax.Array, context: jax.Array | None = None) -> jax.Array:
         """`x` `[B, L, channels]`, `context` `[B, Lc, context_channels]` -> `[B, L, channels]`."""
@@ -43,7 +44,8 @@ class Attention(nnx.Module):
         def split(y: jax.Array) -> jax.Array:
             return y.reshape(*y.shape[:2], self.heads, -1)
 
-        out = attend(split(self.to_q(x)), split(self.to_k(context)), split(self.to_v(context)), upcast=self.upcast)
+        query, key, value = split(self.to_q(x)), split(self.to_k(context)), split(self.to_v(context))
+        out = attend(query, key, value, execution=self.execution)
         return self.to_out[0](out.reshape(x.shape))
 
 
@@ -73,11 +75,11 @@ class FeedForward(nnx.Module):
 class BasicTransformerBlock(nnx.Module):
     """Self-attention, cross-attention and feed-forward, each on a layer norm and added to its input."""
 
-    def __init__(self, dim: int, heads: int, *, context_channels: int, upcast: bool, **layer):
+    def __init__(self, dim: int, heads: int, *, context_channels: int, execution: Execution | None, **layer):
         self.norm1 = nnx.LayerNorm(dim, epsilon=1e-5, **layer)
-        self.attn1 = Attention(dim, heads, upcast=upcast, **layer)
+        self.attn1 = Attention(dim, heads, execution=execution, **layer)
         self.norm2 = nnx.LayerNorm(dim, epsilon=1e-5, **layer)
-        self.attn2 = Attention(dim, heads, context_channels=context_channels, upcast=upcast, **layer)
+        self.attn2 = Attention(dim, heads, context_channels=context_channels, execution=execution, **layer)
         self.norm3 = nnx.LayerNorm(dim, epsilon=1e-5, **layer)
         self.ff = FeedForward(dim, **layer)
 
@@ -101,7 +103,7 @@ class Transformer2DModel(nnx.Module):
         context_channels: int,
         groups: int,
         linear_projection: bool,
-        upcast: bool,
+        execution: Execution | None,
         **layer,
     ):
         def projection():
@@ -113,7 +115,7 @@ class Transformer2DModel(nnx.Module):
         self.proj_in = projection()
         self.transformer_blocks = nnx.List(
             [
-                BasicTransformerBlock(channels, heads, context_channels=context_channels, upcast=upcast, **layer)
+                BasicTransformerBlock(channels, heads, context_channels=context_channels, execution=execution, **layer)
                 for _ in range(depth)
             ]
         )

@@ -6,6 +6,7 @@ from flax import nnx
 
 from sid_jax.models.config import UNetConfig
 from sid_jax.models.embeddings import TimestepEmbedding, sinusoidal
+from sid_jax.models.execution import Execution
 from sid_jax.models.resnet import Downsample2D, ResnetBlock2D, Upsample2D, conv, group_norm
 from sid_jax.models.transformer import Transformer2DModel
 
@@ -13,9 +14,9 @@ from sid_jax.models.transformer import Transformer2DModel
 class _Builder:
     """The layers of one level of the UNet, with what the configuration says of it."""
 
-    def __init__(self, config: UNetConfig, level: int, **layer):
+    def __init__(self, config: UNetConfig, level: int, execution: Execution | None, **layer):
         self.channels = config.block_out_channels[level]
-        self.config, self.level, self.layer = config, level, layer
+        self.config, self.level, self.execution, self.layer = config, level, execution, layer
 
     def resnet(self, in_channels: int, **options) -> ResnetBlock2D:
         return ResnetBlock2D(
@@ -36,7 +37,7 @@ class _Builder:
             context_channels=self.config.cross_attention_dim,
             groups=self.config.norm_num_groups,
             linear_projection=self.config.use_linear_projection,
-            upcast=self.config.upcast_attention,
+            execution=self.execution,
             **self.layer,
         )
 
@@ -112,6 +113,7 @@ class UNet2DConditionModel(nnx.Module):
       config: the network's shape.
       dtype: type of the computation; None: that of the parameters and inputs.
       param_dtype: type that parameters are stored in.
+      execution: how it is computed; None: by plain JAX on one device.
       rngs: for initial parameters.
     """
 
@@ -121,6 +123,7 @@ class UNet2DConditionModel(nnx.Module):
         *,
         dtype: jnp.dtype | None = None,
         param_dtype: jnp.dtype = jnp.float32,
+        execution: Execution | None = None,
         rngs: nnx.Rngs,
     ):
         layer = {"dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
@@ -138,14 +141,14 @@ class UNet2DConditionModel(nnx.Module):
         for level, kind in enumerate(config.down_block_types):
             self.down_blocks.append(
                 DownBlock2D(
-                    _Builder(config, level, **layer),
+                    _Builder(config, level, execution, **layer),
                     channels[max(level - 1, 0)],
                     cross_attention=kind.startswith("CrossAttn"),
                     downsample=level < last,
                 )
             )
             skip_channels += [channels[level]] * (config.layers_per_block[level] + (level < last))
-        self.mid_block = MidBlock2D(_Builder(config, last, **layer))
+        self.mid_block = MidBlock2D(_Builder(config, last, execution, **layer))
         self.up_blocks = nnx.List([])
         for i, kind in enumerate(config.up_block_types):
             level = last - i
@@ -153,7 +156,7 @@ class UNet2DConditionModel(nnx.Module):
             skips, skip_channels = skip_channels[-count:][::-1], skip_channels[:-count]
             self.up_blocks.append(
                 UpBlock2D(
-                    _Builder(config, level, **layer),
+                    _Builder(config, level, execution, **layer),
                     channels[min(level + 1, last)],
                     skips,
                     cross_attention=kind.startswith("CrossAttn"),

@@ -5,17 +5,20 @@ import jax.numpy as jnp
 from flax import nnx
 
 from sid_jax.models.config import AutoencoderKLConfig
+from sid_jax.models.execution import Execution
 from sid_jax.models.resnet import Downsample2D, ResnetBlock2D, Upsample2D, conv, group_norm
 from sid_jax.models.transformer import Attention
 
 _EPS = 1e-6
+# At 1024 px there are 16,384 positions: a gigabyte of logits for each image.
+_EXECUTION = Execution("chunked", long_attention=4096, platform="any")
 
 
 class AttentionBlock(Attention):
     """Single-head self-attention over the positions of a feature map, added to the input."""
 
     def __init__(self, channels: int, groups: int, **layer):
-        super().__init__(channels, 1, qkv_bias=True, **layer)
+        super().__init__(channels, 1, qkv_bias=True, execution=_EXECUTION, **layer)
         self.group_norm = group_norm(channels, groups, _EPS, **layer)
 
     def __call__(self, x: jax.Array) -> jax.Array:

@@ -9,9 +9,10 @@ from ml_collections import ConfigDict
 from sid_jax.errors import UserError
 from sid_jax.runtime import config_file
 
-# What is written and how long the run is; and on how many devices, which a checkpoint does not depend on.
+# What is written, how long the run is, and how and on how many devices it is computed, which a checkpoint does not
+# depend on.
 _FREE = ("images", "log_every", "sample_every", "checkpoint_every", "keep_checkpoints", "max_bad_steps")
-_FREE_GROUPS = ("evaluate.", "mesh.")
+_FREE_GROUPS = ("attention.", "evaluate.", "mesh.")
 _UNSET = "unset"
 
 

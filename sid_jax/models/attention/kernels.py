@@ -1,0 +1,72 @@
+"""Flash attention (Dao et al. 2022, arXiv 2205.14135) by the kernels that come with JAX: cuDNN's and Pallas' for TPUs.
+
+Each has its function, for the arrays of one device, and one that says why it can't run a shape.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel, splash_attention_mask
+
+_LANES = 128  # splash's blocks are multiples of this
+_BLOCK = 512  # positions of a block of logits
+_RESIDENT = 4096  # positions of keys and values that a core keeps in its memory; half as many in float32
+
+
+def cudnn(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
+    """See `attend`; GPUs only."""
+    return jax.nn.dot_product_attention(query, key, value, implementation="cudnn")
+
+
+def cudnn_obstacle(length: int, key_length: int, head_size: int, dtype: np.dtype) -> str | None:
+    """Why cuDNN can't run this, forward and backward, on every GPU from Ampere on; None: it can."""
+    if dtype not in (jnp.bfloat16, jnp.float16):
+        return f"computes in bfloat16 and float16, not in {dtype}"
+    if head_size % 8 or head_size > 128:
+        return f"has head sizes that are multiples of 8 up to 128, not {head_size}"
+    return None
+
+
+def splash(query: jax.Array, key: jax.Array, value: jax.Array, *, interpret: bool = False) -> jax.Array:
+    """See `attend`; TPUs only, or anywhere with `interpret`, slowly."""
+    resident = _RESIDENT if key.dtype.itemsize == 2 else _RESIDENT // 2
+    kernel = _splash_kernel(query.shape[2], query.shape[1], key.shape[1], resident, interpret)
+    query *= query.shape[-1] ** -0.5  # the kernel does not scale
+    heads_first = (jnp.swapaxes(x, 1, 2) for x in (query, key, value))
+    return jnp.swapaxes(jax.vmap(kernel)(*heads_first), 1, 2)
+
+
+def splash_obstacle(length: int, key_length: int, head_size: int, dtype: np.dtype) -> str | None:
+    """Why splash can't run this, forward and backward; None: it can."""
+    if length % _LANES or key_length % _LANES:
+        return f"has lengths that are multiples of {_LANES}, not {length} positions of {key_length}"
+    if head_size > 2 * _LANES:
+        return f"has head sizes up to {2 * _LANES}, not {head_size}"
+    return None
+
+
+def _splash_kernel(heads: int, length: int, key_length: int, resident: int, interpret: bool):
+    queries, resident = _largest_block(length, _BLOCK), _largest_block(key_length, resident)
+    keys = _largest_block(resident, _BLOCK)
+    sizes = splash_attention_kernel.BlockSizes(
+        block_q=queries,
+        block_kv=resident,
+        block_kv_compute=keys,
+        block_q_dkv=queries,
+        block_kv_dkv=resident,
+        block_kv_dkv_compute=keys,
+        use_fused_bwd_kernel=True,
+    )
+    mask = splash_attention_mask.FullMask((length, key_length))
+    return splash_attention_kernel.make_splash_mha(
+        splash_attention_mask.MultiHeadMask([mask] * heads),
+        block_sizes=sizes,
+        head_shards=1,
+        q_seq_shards=1,
+        interpret=interpret,
+    )
+
+
+def _largest_block(length: int, most: int) -> int:
+    """The largest multiple of 128 up to `most` that divides `length`, itself one."""
+    return next(block for block in range(min(most, length), 0, -_LANES) if length % block == 0)

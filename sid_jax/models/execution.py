@@ -1,0 +1,57 @@
+"""How a network is computed, and on what: nothing here changes what it computes."""
+
+import dataclasses
+from collections.abc import Callable
+
+import jax
+from jax.sharding import Mesh, PartitionSpec
+
+ATTENTION = ("auto", "xla", "chunked", "cudnn", "splash")
+_PLATFORMS = {"cudnn": "gpu", "splash": "tpu"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Execution:
+    """Options of a network's constructor that its graph keeps.
+
+    Attributes:
+      attention: which implementation computes attention over `long_attention` or more positions. "auto" is the fastest
+        one that the platform, the type and the shape allow; "xla" is plain, with all logits in memory; "chunked" is
+        plain JAX that holds a chunk of them at a time; "cudnn" and "splash" are the flash kernels of GPUs and TPUs.
+        Shorter sequences, and the text's 77 tokens, whose logits are few, are plain always.
+      long_attention: positions.
+      platform: "cpu", "gpu" or "tpu": that of the devices that a program is compiled *for*, which need not be here;
+        None: that of the mesh, and without one that of JAX's default backend.
+      mesh: the devices, over all of whose axes a batch is split; None: one device. XLA splits what it compiles itself,
+        and has to be told of kernels.
+
+    Raises:
+      ValueError: an unknown name, or an implementation that the platform does not have.
+    """
+
+    attention: str = "auto"
+    long_attention: int = 1024
+    platform: str | None = None
+    mesh: Mesh | None = None
+
+    def __post_init__(self):
+        platform = self.platform or (self.mesh.devices.flat[0].platform if self.mesh else jax.default_backend())
+        object.__setattr__(self, "platform", {"cuda": "gpu", "rocm": "gpu"}.get(platform, platform))
+        if self.attention not in ATTENTION:
+            raise ValueError(f"attention.implementation: {self.attention!r} is not one of {', '.join(ATTENTION)}")
+        if _PLATFORMS.get(self.attention, self.platform) != self.platform:
+            wanted = _PLATFORMS[self.attention]
+            raise ValueError(f"attention.implementation: {self.attention!r} is for {wanted}s, not for {self.platform}s")
+        if self.long_attention < 1:
+            raise ValueError(f"attention.long: {self.long_attention} is not a positive number of positions")
+
+    def by_device(self, function: Callable[..., jax.Array], *arrays: jax.Array) -> jax.Array:
+        """`function(*arrays)`, computed by each device on its own part of the batch, the first axis of all arrays.
+
+        Where the devices can't have equal parts, each computes all of it.
+        """
+        if self.mesh is None or self.mesh.size == 1:
+            return function(*arrays)
+        even = len(arrays[0]) % self.mesh.size == 0
+        spec = PartitionSpec(self.mesh.axis_names) if even else PartitionSpec()
+        return jax.shard_map(function, mesh=self.mesh, in_specs=spec, out_specs=spec, check_vma=False)(*arrays)
