@@ -10,21 +10,23 @@ import numpy as np
 from flax import nnx
 
 from sid_jax.errors import UserError
+from sid_jax.runtime.gather import gather_weights
 from sid_jax.sid import FewStep, Networks
 from sid_jax.teachers import Teacher, encode, tokenise
 from sid_jax.teachers.ddim import DDIM
 
 
-def networks_of(teacher: Teacher, resolution: int) -> Networks:
+def networks_of(teacher: Teacher, resolution: int, mesh: jax.sharding.Mesh | None = None) -> Networks:
     """The teacher's UNet and text encoders as functions of their parameters, for `sid`.
 
     Args:
       teacher: its graphs say what the networks compute in; its parameters are not used.
       resolution: of the images, in pixels.
+      mesh: over whose `fsdp` axis the UNet's parameters are sharded.
     """
 
     def unet(params: Any, x_t: jax.Array, t: jax.Array, cond: dict[str, Any]) -> jax.Array:
-        return nnx.merge(teacher.unet.graphdef, params)(x_t, t, **cond)
+        return gather_weights(nnx.merge(teacher.unet.graphdef, params), mesh)(x_t, t, **cond)
 
     return Networks(unet, lambda params, ids: encode(teacher, params, ids, resolution=resolution))
 

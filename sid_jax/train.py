@@ -95,7 +95,7 @@ def train(config: ConfigDict, workdir: str) -> None:
         progress = closing.enter_context(contextlib.closing(Progress(total * config.batch, step * config.batch)))
 
         # ---- One compiled program for both updates and the average.
-        networks = networks_of(teacher, config.resolution)
+        networks = networks_of(teacher, config.resolution, mesh)
         train_step = jit_train_step(
             networks, sampler.process, settings, out_shardings=(shardings, meshes.replicated(mesh))
         )

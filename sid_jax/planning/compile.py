@@ -44,6 +44,7 @@ class Compiled:
     once: the same with each loop's body once; None with it.
     xla_seconds: the compiler's own estimate of a run (TPU), which takes each loop's body once and leaves kernels out;
       None if it has none.
+    xla_bytes: its count of the bytes to and from the main memory, in the same way.
     seconds: that compiling took.
     text: the optimised HLO, or the error that says that the program is too large.
     """
@@ -52,6 +53,7 @@ class Compiled:
     cost: Cost | None
     once: Cost | None
     xla_seconds: float | None
+    xla_bytes: float | None
     seconds: float
     text: str
 
@@ -81,7 +83,7 @@ def compile_for(target: Target, lowered: jax.stages.Lowered, *, quick: bool = Tr
         peak = overflow(str(error))
         if peak is None:
             raise
-        return Compiled(Memory(0, 0, 0, None, peak), None, None, None, time.perf_counter() - began, str(error))
+        return Compiled(Memory(0, 0, 0, None, peak), None, None, None, None, time.perf_counter() - began, str(error))
     seconds = time.perf_counter() - began
     stats = compiled.memory_analysis()
     memory = Memory(
@@ -102,6 +104,7 @@ def compile_for(target: Target, lowered: jax.stages.Lowered, *, quick: bool = Tr
         cost=cost_of(module, target.chip),
         once=cost_of(module, target.chip, unrolled=False),
         xla_seconds=analysis.get("optimal_seconds"),
+        xla_bytes=analysis.get("bytes accessed"),
         seconds=seconds,
         text=text,
     )

@@ -67,21 +67,22 @@ def build_program(config: ConfigDict, devices: list[jax.Device]) -> Program:
     empty = [jax.ShapeDtypeStruct(ids.shape, ids.dtype) for ids in tokenise(teacher, [""])]
     tokens = tuple(jax.ShapeDtypeStruct((config.batch, *ids.shape[1:]), ids.dtype) for ids in empty)
     batch = {
-        "fake": _placed(tokens, meshes.batch_sharding(mesh)),
-        "generator": _placed(tokens, meshes.batch_sharding(mesh)),
-        "empty": _placed(tuple(empty), meshes.replicated(mesh)),
+        "fake": placed(tokens, meshes.batch_sharding(mesh)),
+        "generator": placed(tokens, meshes.batch_sharding(mesh)),
+        "empty": placed(tuple(empty), meshes.replicated(mesh)),
     }
     step = jit_train_step(
-        networks_of(teacher, config.resolution),
+        networks_of(teacher, config.resolution, mesh),
         sampler.process,
         settings,
         out_shardings=(shardings, meshes.replicated(mesh)),
     )
-    arguments = (_placed(shapes, shardings), _placed(frozen, meshes.parameter_shardings(frozen, mesh)), batch)
+    arguments = (placed(shapes, shardings), placed(frozen, meshes.parameter_shardings(frozen, mesh)), batch)
     return Program(origin, teacher, step, arguments, config.batch / config.accumulation / mesh.size)
 
 
-def _placed(tree: Any, shardings: Any) -> Any:
+def placed(tree: Any, shardings: Any) -> Any:
+    """Abstract arrays with a sharding each; `shardings` is a tree like theirs, or one for all."""
     if isinstance(shardings, jax.sharding.Sharding):
         shardings = jax.tree.map(lambda _: shardings, tree)
     return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), tree, shardings)
@@ -92,8 +93,7 @@ def forward_flops(teacher: Teacher, resolution: int) -> int:
     plain = teacher.unet.rebuild(dtype=jnp.bfloat16)
     x_t = jax.ShapeDtypeStruct((1, *latent_shape(teacher, resolution)), jnp.float32)
     t = jax.ShapeDtypeStruct((1,), jnp.int32)
-    texts = [component.params for component in teacher.text_encoders]
-    cond = jax.eval_shape(lambda params, ids: encode(teacher, params, ids, resolution=resolution), texts, _ids(teacher))
+    cond = condition(teacher, resolution, 1)
 
     def forward(params, x_t, t, cond):
         return nnx.merge(plain.graphdef, params)(x_t, t, **cond)
@@ -102,8 +102,11 @@ def forward_flops(teacher: Teacher, resolution: int) -> int:
     return int(cost_of(hlo.parse(lowered.as_text(dialect="hlo"))).flops)
 
 
-def _ids(teacher: Teacher) -> Any:
-    return tuple(jax.ShapeDtypeStruct(ids.shape, ids.dtype) for ids in tokenise(teacher, [""]))
+def condition(teacher: Teacher, resolution: int, batch: int) -> dict[str, Any]:
+    """What the UNet is conditioned on, abstract, for a batch."""
+    texts = [component.params for component in teacher.text_encoders]
+    ids = tuple(jax.ShapeDtypeStruct((batch, *ids.shape[1:]), ids.dtype) for ids in tokenise(teacher, [""]))
+    return jax.eval_shape(lambda params, ids: encode(teacher, params, ids, resolution=resolution), texts, ids)
 
 
 def floor_forwards(guidance: Guidance, in_fake: float = 1, in_generator: float = 1) -> float:

@@ -111,11 +111,6 @@ def _open_tpu(generation: str, topology: str, count: int) -> list[jax.Device]:
 def _open_gpu(description: str, count: int) -> list[jax.Device]:
     if importlib.util.find_spec("jax_plugins.xla_cuda12") is None:
         raise UserError(f'the compiler for GPUs is missing: pip install "jax[cuda12]=={jax.__version__}"')
-    # The plugin registers itself as it is initialised, and then complains that there is no GPU. JAX's own discovery
-    # must not initialise it once more.
-    from jax._src import xla_bridge
-
-    xla_bridge.discover_pjrt_plugins()
     config = (resources.files("sid_jax.planning") / "gpus" / f"{description}.txtpb").read_text()
     shape = f"1x1x{count}"  # slices x hosts x GPUs
     return _topology("cuda", shape, count, topology=shape, target_config=config)
