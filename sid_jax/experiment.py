@@ -47,11 +47,11 @@ def open_teacher(config: ConfigDict, parts: tuple[str, ...] = PARTS, mesh: jax.s
     if not config.teacher:
         raise UserError("config key teacher is empty: set it to a diffusers folder or a hub id")
     source = assets.resolve(config.teacher)
-    return configured(load_teacher(source, variant=config.variant, revision=config.revision, parts=parts), config)
+    return configured(load_teacher(source, variant=config.variant, revision=config.revision, parts=parts), config, mesh)
 
 
-def configured(teacher: Teacher, config: ConfigDict) -> Teacher:
-    """The teacher with networks that are computed as the config says."""
+def configured(teacher: Teacher, config: ConfigDict, mesh: jax.sharding.Mesh | None = None) -> Teacher:
+    """The teacher with networks that are computed as the config says, on the devices of `mesh`."""
     compute = parse_dtype("precision.compute", config.precision.compute)
     return dataclasses.replace(
         teacher,

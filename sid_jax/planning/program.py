@@ -56,7 +56,7 @@ def build_program(config: ConfigDict, devices: list[jax.Device]) -> Program:
     mesh = meshes.make_mesh(config.mesh.data, config.mesh.fsdp, devices)
     meshes.check_batch(config.batch, config.accumulation, mesh)
     teacher, origin = abstract_teacher(config.teacher, variant=config.variant, revision=config.revision)
-    teacher = experiment.configured(teacher, config)
+    teacher = experiment.configured(teacher, config, mesh)
     sampler, settings = experiment.sampler_of(config, teacher), experiment.settings_of(config, teacher)
 
     shapes = jax.eval_shape(TrainState.create, teacher.unet.params)
