@@ -112,7 +112,7 @@ class _Walk:
     def _kernel_seconds(self, operations: float, operands: list[Array]) -> float:
         if not operations:
             return 0
-        head = next(array.dims[-1] for array in operands if len(array.dims) >= 3)
+        head = next(array.dims[3] for array in operands if len(array.dims) == 4)
         filled = -(-head // LANES) * LANES if self._chip in TPUS.values() else head
         return operations * filled / head / (KERNEL_SHARE * self._chip.flops)
 
@@ -122,25 +122,22 @@ def _bytes(of: list[Array]) -> int:
 
 
 def attention_flops(instruction: Instruction, operands: list[Array]) -> int:
-    """Operations of an attention kernel on `[B, heads, L, D]`: 4 B heads Lq Lk D, and 2.5 times that backwards.
+    """Operations of an attention kernel: 4 B heads Lq Lk D, and 2.5 times that backwards.
 
     4 is two products of a multiplication and an addition; the backward pass has five products where the forward pass
-    has two. A backward pass in two kernels shares them as 1.5 (for keys and values) and 1. What a kernel computes again
-    is left out, as is all padding within it.
+    has two. Where it is in two kernels, one for keys and values and one for queries, they count 1.5 and 1. What a
+    kernel computes again is left out, as is all padding within it.
     """
     target = instruction.attribute(r'custom_call_target="([^"]*)"')
-    if not target.startswith(_KERNELS):
+    tensors = [array for array in operands if len(array.dims) == 4 and array.dtype in ("bf16", "f16", "f32")]
+    if not target.startswith(_KERNELS) or len(tensors) < 3:
         return 0
-    tensors = [array.dims for array in operands if len(array.dims) >= 3]
-    if len(tensors) < 3:
-        return 0
-    query, key = tensors[0], tensors[1]
-    product = 4 * query[-1] * query[-2] * key[-2]
-    for dim in query[:-2]:
-        product *= dim
-    name = instruction.attribute(r'op_name="([^"]*)"') + target
+    query, key = tensors[:2]
+    # cuDNN's are [B, L, heads, D], and the TPU's [B, heads, L, D].
+    heads = query.dims[2 if target.startswith("__cudnn") else 1]
+    product = 4 * query.size * key.size // (query.dims[0] * heads * query.dims[3])
+    name = instruction.attribute(r'op_name="([^"]*)"')
     if "dkv" in name:
-        return product * 3 // 2
-    if "dq" in name:
-        return product
-    return product * 5 // 2 if "ackward" in name else product
+        fused = sum(len(array.dims) >= 4 for array in instruction.outputs) == 3
+        return product * (5 if fused else 3) // 2
+    return product * 5 // 2 if target.endswith("Backward") else product

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 _ARRAY = re.compile(r"\b([a-z]\w*)\[([\d,]*)\](?:\{([^}]*)\})?")
 _HEADER = re.compile(r"^(ENTRY )?%?([\w.\-]+)( \(.*)? \{$")
+_START = re.compile(r"^\s+(?:ROOT )?%?[\w.\-]+ = ")
 _BITS = re.compile(r"\d+")
 
 
@@ -111,18 +112,21 @@ class Module:
 
 def parse(text: str) -> Module:
     """The module of `compiled.as_text()`, or of `lowered.as_text("hlo")`."""
-    module, current = Module(), None
+    module, current, lines = Module(), None, []
     for line in text.splitlines():
         if current is None:
             header = _HEADER.match(line)
             if header:
-                current = module.computations.setdefault(header.group(2), {})
+                current, lines = module.computations.setdefault(header.group(2), {}), []
                 module.entry = header.group(2) if header.group(1) else module.entry
         elif line == "}":
+            current.update((i.name, i) for i in map(_instruction, lines))
             current = None
+        elif _START.match(line):
+            lines.append(line)
         else:
-            instruction = _instruction(line)
-            current[instruction.name] = instruction
+            # What a kernel says of itself goes over several lines.
+            lines[-1] += " " + line
     return module
 
 

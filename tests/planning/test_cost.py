@@ -125,9 +125,13 @@ def instruction(line):
 
 
 OPERANDS = {
+    "mask": "1,4,1",
     "q": "2,8,64,40",
     "k": "2,8,32,40",
     "v": "2,8,32,40",
+    "q_": "2,64,8,40",
+    "k_": "2,32,8,40",
+    "v_": "2,32,8,40",
     "image": "2,8,8,4",
     "kernel": "3,3,4,6",
     "dy": "2,8,8,6",
@@ -136,13 +140,26 @@ ATTENTION = 4 * 2 * 8 * 64 * 32 * 40
 
 
 @pytest.mark.parametrize(
-    "name, factor", [("flash_attention", 1), ("flash_mha_bwd_dkv", 1.5), ("flash_mha_bwd_dq", 1), ("transpose", 1)]
+    "name, outputs, factor",
+    [
+        ("mha_fwd", "bf16[2,8,64,40]", 1),
+        ("mha_dkv", "(bf16[2,8,32,40], bf16[2,8,32,40])", 1.5),
+        ("mha_dkv", "(f32[2,64,40], bf16[2,1,8,64,40], bf16[2,8,32,40], bf16[2,8,32,40])", 2.5),
+        ("mha_dq", "bf16[2,8,64,40]", 1),
+    ],
 )
-def test_attention_kernels_are_counted_apart(name, factor):
-    call = '%x = bf16[2,8,64,40] custom-call(%q, %k, %v), custom_call_target="tpu_custom_call"'
-    found = instruction(f'{call}, metadata={{op_name="{name}"}}')
+def test_attention_kernels_are_counted_apart(name, outputs, factor):
+    call = f'%x = {outputs} custom-call(%mask, %q, %k, %v), custom_call_target="tpu_custom_call"'
+    about = f'frontend_attributes={{kernel_metadata={{\n\n}}}}, metadata={{op_name="{name}/pallas_call"}}'
+    found = instruction(f"{call}, {about}")
     assert flops(*found) == 0
     assert attention_flops(*found) == factor * ATTENTION
+
+
+@pytest.mark.parametrize("suffix, factor", [("", 1), ("Backward", 2.5)])
+def test_attention_of_cudnn_has_the_heads_after_the_positions(suffix, factor):
+    line = f'%x = (bf16[1], u8[0]) custom-call(%q_, %k_, %v_), custom_call_target="__cudnn$fmhaSoftmax{suffix}"'
+    assert attention_flops(*instruction(line)) == factor * ATTENTION
 
 
 @pytest.mark.parametrize(
