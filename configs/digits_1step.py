@@ -2,7 +2,7 @@
 
 Command:  python -m sid_jax.train --config configs/digits_1step.py
 Hardware: 2 CPU cores, about 9 minutes
-Measured: Frechet distance 5.73 and prompt accuracy 0.976; the teacher in 50 steps has 4.56 and 0.9545
+Measured: Frechet distance 4.50 and prompt accuracy 0.976; the teacher in 50 steps has 4.56 and 0.9545
 """
 
 import sid_jax.config
@@ -14,18 +14,20 @@ def get_config():
     c.prompts = "bundled:digits_prompts.txt"
     c.resolution = 32
 
-    c.images = 38_400  # 600 updates
+    c.images = 61_440  # 960 updates
     c.batch = 64
 
-    # More guidance raises the prompt accuracy, and costs more of the diversity in the student than in the teacher.
-    c.guidance.scale = 1.22
+    # Only the teacher is guided, and less than it is at its best. Guiding the fake network too ("lsg") costs 18 passes
+    # of the UNet an update, this 13, and in the same time the student comes closer to the digits.
+    c.guidance.strategy = "none"
+    c.guidance.kappa4 = 1.17
 
     # A few hundred times fewer images than published runs: larger steps, a fake network that keeps up with the
-    # generator, and an average over a sixth of the run, whose single states differ by more than they improve.
+    # generator, and an average over an eighth of the run, whose single states differ by more than they improve.
     c.optimizer.lr = 6e-4
     c.optimizer.glr = 1.5e-4
     c.optimizer.eps = 1e-8
-    c.ema.half_life = 6_000
+    c.ema.half_life = 8_000
     c.ema.ramp_up = 0.2
     c.precision.compute = "float32"
     c.precision.teacher = "float32"

@@ -37,7 +37,7 @@ Run the same command again and it goes on from the newest checkpoint.
 
 examples:
   python -m sid_jax.train --config configs/digits_1step.py
-  python -m sid_jax.train --config configs/digits_1step.py --workdir runs/scale2 --config.guidance.scale=2
+  python -m sid_jax.train --config configs/digits_1step.py --workdir runs/kappa2 --config.guidance.kappa4=2
   python -m sid_jax.train --config configs/sd15_1step.py --config.teacher=/models/sd15 --config.prompts=prompts.txt"""
 
 
