@@ -36,7 +36,9 @@ def naming(source: str) -> Iterator[None]:
 def execution_of(config: ConfigDict, mesh: jax.sharding.Mesh | None = None) -> Execution:
     """How the UNet is computed on the devices of `mesh`; None: on one, of JAX's default backend."""
     with naming("config"):
-        return Execution(config.attention.implementation, config.attention.long, mesh=mesh)
+        return Execution(
+            config.attention.implementation, config.attention.long, remat=config.remat, scan=config.scan, mesh=mesh
+        )
 
 
 def open_teacher(config: ConfigDict, parts: tuple[str, ...] = PARTS, mesh: jax.sharding.Mesh | None = None) -> Teacher:

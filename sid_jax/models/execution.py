@@ -4,8 +4,15 @@ import dataclasses
 from collections.abc import Callable
 
 import jax
+from flax import nnx
 from jax.sharding import Mesh, PartitionSpec
 
+REMAT = {
+    "none": None,
+    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "full": jax.checkpoint_policies.nothing_saveable,
+}
+"""What the forward pass keeps of each block for the backward pass, by name, beside the block's inputs."""
 ATTENTION = ("auto", "xla", "chunked", "cudnn", "splash")
 _PLATFORMS = {"cudnn": "gpu", "splash": "tpu"}
 
@@ -20,6 +27,10 @@ class Execution:
         plain JAX that holds a chunk of them at a time; "cudnn" and "splash" are the flash kernels of GPUs and TPUs.
         Shorter sequences, and the text's 77 tokens, whose logits are few, are plain always.
       long_attention: positions.
+      remat: what is kept of a residual or transformer block for the backward pass, which computes the rest again: with
+        "none" all of it, with "dots" the results of linear layers, with "full" nothing but its inputs.
+      scan: run equal transformer blocks, of which SDXL has ten in a row, as one loop: several times less to compile, at
+        the price of a copy of their weights in the type that is computed in.
       platform: "cpu", "gpu" or "tpu": that of the devices that a program is compiled *for*, which need not be here;
         None: that of the mesh, and without one that of JAX's default backend.
       mesh: the devices, over all of whose axes a batch is split; None: one device. XLA splits what it compiles itself,
@@ -31,6 +42,8 @@ class Execution:
 
     attention: str = "auto"
     long_attention: int = 1024
+    remat: str = "none"
+    scan: bool = True
     platform: str | None = None
     mesh: Mesh | None = None
 
@@ -42,6 +55,8 @@ class Execution:
         if _PLATFORMS.get(self.attention, self.platform) != self.platform:
             wanted = _PLATFORMS[self.attention]
             raise ValueError(f"attention.implementation: {self.attention!r} is for {wanted}s, not for {self.platform}s")
+        if self.remat not in REMAT:
+            raise ValueError(f"remat: {self.remat!r} is not one of {', '.join(REMAT)}")
         if self.long_attention < 1:
             raise ValueError(f"attention.long: {self.long_attention} is not a positive number of positions")
 
@@ -55,3 +70,25 @@ class Execution:
         even = len(arrays[0]) % self.mesh.size == 0
         spec = PartitionSpec(self.mesh.axis_names) if even else PartitionSpec()
         return jax.shard_map(function, mesh=self.mesh, in_specs=spec, out_specs=spec, check_vma=False)(*arrays)
+
+
+def run(
+    execution: Execution | None,
+    function: Callable[..., jax.Array],
+    module: nnx.Module,
+    *arrays: jax.Array,
+    in_loop: bool = False,
+) -> jax.Array:
+    """`function(module, *arrays)`, of which the backward pass finds what `execution.remat` says and computes the rest.
+
+    Args:
+      in_loop: whether this is the body of a loop, whose forward and backward passes XLA can't merge as it is.
+    """
+    if execution is None or execution.remat == "none":
+        return function(module, *arrays)
+    graph, params = nnx.split(module)
+
+    def pure(params: nnx.State, *arrays: jax.Array) -> jax.Array:
+        return function(nnx.merge(graph, params), *arrays)
+
+    return jax.checkpoint(pure, policy=REMAT[execution.remat], prevent_cse=not in_loop)(params, *arrays)

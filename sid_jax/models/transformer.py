@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from sid_jax.models.attention import attend
-from sid_jax.models.execution import Execution
+from sid_jax.models.execution import Execution, run
 from sid_jax.models.resnet import conv, group_norm
 
 
@@ -111,6 +111,7 @@ class Transformer2DModel(nnx.Module):
                 nnx.Linear(channels, channels, **layer) if linear_projection else conv(channels, channels, 1, **layer)
             )
 
+        self.execution, self.dtype = execution, layer.get("dtype")
         self.norm = group_norm(channels, groups, 1e-6, **layer)
         self.proj_in = projection()
         self.transformer_blocks = nnx.List(
@@ -124,8 +125,25 @@ class Transformer2DModel(nnx.Module):
     def __call__(self, x: jax.Array, context: jax.Array) -> jax.Array:
         """`x` `[B, H, W, channels]`, `context` `[B, L, context_channels]` -> `[B, H, W, channels]`."""
         # A 1x1 convolution and a linear layer on the last axis are the same thing in this layout.
-        h = self.proj_in(self.norm(x))
+        h = run(self.execution, lambda self, x: self.proj_in(self.norm(x)), self, x)
         h = h.reshape(x.shape[0], -1, x.shape[-1])
-        for block in self.transformer_blocks:
-            h = block(h, context)
+        if len(self.transformer_blocks) > 1 and self.execution is not None and self.execution.scan:
+            h = self._scan(h, context)
+        else:
+            for block in self.transformer_blocks:
+                h = run(self.execution, BasicTransformerBlock.__call__, block, h, context)
         return x + self.proj_out(h.reshape(x.shape))
+
+    def _scan(self, h: jax.Array, context: jax.Array) -> jax.Array:
+        """All blocks as one loop over their parameters, stacked."""
+        graphs, params = zip(*map(nnx.split, self.transformer_blocks), strict=True)
+
+        def stack(*leaves: jax.Array) -> jax.Array:
+            # The large ones in the type that they would be cast to anyway.
+            return jnp.stack([leaf.astype(self.dtype or leaf.dtype) if leaf.ndim > 1 else leaf for leaf in leaves])
+
+        def body(h: jax.Array, params: nnx.State) -> tuple[jax.Array, None]:
+            block = nnx.merge(graphs[0], params)
+            return run(self.execution, BasicTransformerBlock.__call__, block, h, context, in_loop=True), None
+
+        return jax.lax.scan(body, h, jax.tree.map(stack, *params))[0]

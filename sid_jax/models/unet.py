@@ -6,7 +6,7 @@ from flax import nnx
 
 from sid_jax.models.config import UNetConfig
 from sid_jax.models.embeddings import TimestepEmbedding, sinusoidal
-from sid_jax.models.execution import Execution
+from sid_jax.models.execution import Execution, run
 from sid_jax.models.resnet import Downsample2D, ResnetBlock2D, Upsample2D, conv, group_norm
 from sid_jax.models.transformer import Transformer2DModel
 
@@ -47,6 +47,7 @@ class DownBlock2D(nnx.Module):
 
     def __init__(self, build: _Builder, in_channels: int, *, cross_attention: bool, downsample: bool):
         layers = build.config.layers_per_block[build.level]
+        self.execution = build.execution
         self.resnets = nnx.List([build.resnet(in_channels if i == 0 else build.channels) for i in range(layers)])
         if cross_attention:
             self.attentions = nnx.List([build.transformer() for _ in range(layers)])
@@ -57,7 +58,7 @@ class DownBlock2D(nnx.Module):
         """All feature maps on the way, for the skip connections; the last one is the block's output."""
         features = []
         for i, resnet in enumerate(self.resnets):
-            x = resnet(x, time_embedding)
+            x = run(self.execution, ResnetBlock2D.__call__, resnet, x, time_embedding)
             if hasattr(self, "attentions"):
                 x = self.attentions[i](x, context)
             features.append(x)
@@ -71,13 +72,14 @@ class MidBlock2D(nnx.Module):
 
     def __init__(self, build: _Builder):
         scale = build.config.mid_block_scale_factor
+        self.execution = build.execution
         self.resnets = nnx.List([build.resnet(build.channels, output_scale_factor=scale) for _ in range(2)])
         self.attentions = nnx.List([build.transformer()])
 
     def __call__(self, x: jax.Array, time_embedding: jax.Array, context: jax.Array) -> jax.Array:
-        x = self.resnets[0](x, time_embedding)
+        x = run(self.execution, ResnetBlock2D.__call__, self.resnets[0], x, time_embedding)
         x = self.attentions[0](x, context)
-        return self.resnets[1](x, time_embedding)
+        return run(self.execution, ResnetBlock2D.__call__, self.resnets[1], x, time_embedding)
 
 
 class UpBlock2D(nnx.Module):
@@ -86,6 +88,7 @@ class UpBlock2D(nnx.Module):
     def __init__(
         self, build: _Builder, in_channels: int, skip_channels: list[int], *, cross_attention: bool, upsample: bool
     ):
+        self.execution = build.execution
         inputs = [in_channels] + [build.channels] * (len(skip_channels) - 1)
         self.resnets = nnx.List([build.resnet(c + s) for c, s in zip(inputs, skip_channels, strict=True)])
         if cross_attention:
@@ -98,12 +101,16 @@ class UpBlock2D(nnx.Module):
     ) -> jax.Array:
         """Takes its skip connections off the end of `skips`; what is left there tells the size to double to."""
         for i, resnet in enumerate(self.resnets):
-            x = resnet(jnp.concatenate([x, skips.pop()], axis=-1), time_embedding)
+            x = run(self.execution, _beside, resnet, x, skips.pop(), time_embedding)
             if hasattr(self, "attentions"):
                 x = self.attentions[i](x, context)
         if hasattr(self, "upsamplers"):
             x = self.upsamplers[0](x, size=skips[-1].shape[1:3])
         return x
+
+
+def _beside(resnet: ResnetBlock2D, x: jax.Array, skip: jax.Array, time_embedding: jax.Array) -> jax.Array:
+    return resnet(jnp.concatenate([x, skip], axis=-1), time_embedding)
 
 
 class UNet2DConditionModel(nnx.Module):

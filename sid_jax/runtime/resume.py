@@ -11,7 +11,16 @@ from sid_jax.runtime import config_file
 
 # What is written, how long the run is, and how and on how many devices it is computed, which a checkpoint does not
 # depend on.
-_FREE = ("images", "log_every", "sample_every", "checkpoint_every", "keep_checkpoints", "max_bad_steps")
+_FREE = (
+    "images",
+    "log_every",
+    "sample_every",
+    "checkpoint_every",
+    "keep_checkpoints",
+    "max_bad_steps",
+    "remat",
+    "scan",
+)
 _FREE_GROUPS = ("attention.", "evaluate.", "mesh.")
 _UNSET = "unset"
 

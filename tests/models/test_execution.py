@@ -1,0 +1,56 @@
+"""What is computed again, and as a loop, is the same."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from sid_jax.models import Execution
+from sid_jax.models.execution import REMAT, run
+from sid_jax.models.transformer import Transformer2DModel
+
+
+def transformer(execution):
+    options = {"depth": 3, "context_channels": 12, "groups": 4, "linear_projection": True}
+    return Transformer2DModel(16, 2, execution=execution, rngs=nnx.Rngs(0), **options)
+
+
+def value_and_gradients(execution):
+    graph, params = nnx.split(transformer(execution))
+    x, context = (jax.random.normal(jax.random.key(i), shape) for i, shape in enumerate([(2, 4, 4, 16), (2, 5, 12)]))
+
+    def loss(params, x):
+        return jnp.sum(nnx.merge(graph, params)(x, context) ** 2)
+
+    return jax.jit(jax.value_and_grad(loss, (0, 1)))(params, x)
+
+
+@pytest.fixture(scope="module")
+def expected():
+    return value_and_gradients(None)
+
+
+@pytest.mark.parametrize("remat, scan", [("none", True), ("dots", False), ("full", True)])
+def test_a_transformer_computes_the_same(remat, scan, expected):
+    actual = value_and_gradients(Execution(remat=remat, scan=scan))
+    assert jax.tree.structure(actual) == jax.tree.structure(expected)
+    for ours, theirs in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("remat", REMAT)
+def test_what_is_kept(remat):
+    """Of tanh(tanh(x w)), "none" keeps what both derivatives need, "dots" the product, and "full" neither."""
+    layer = nnx.Linear(4, 4, use_bias=False, rngs=nnx.Rngs(0))
+
+    def function(x):
+        return jnp.sum(run(Execution(remat=remat), lambda layer, x: jnp.tanh(jnp.tanh(layer(x))), layer, x))
+
+    products = str(jax.make_jaxpr(jax.grad(function))(jnp.ones((3, 4)))).count("dot_general")
+    assert products == {"none": 2, "dots": 2, "full": 3}[remat]
+
+
+def test_an_unknown_policy_is_an_error():
+    with pytest.raises(ValueError, match="remat: 'all' is not one of none, dots, full"):
+        Execution(remat="all")
