@@ -91,7 +91,7 @@ def check(prediction_type: str, settings: sid.Settings, only: tuple[int, ...] = 
     """
     config = SCHEDULER | {"prediction_type": prediction_type}
     process = sid.VP.from_scheduler(config)
-    networks = sid.Networks(tiny_network.unet, tiny_network.encode)
+    networks = sid.Networks(tiny_network.unet, tiny_network.encode, tiny_network.unet_with_bottleneck)
     step = (sid.jit_train_step if jit else sid.make_train_step)(networks, process, settings)
 
     params = [tiny_network.init(seed) for seed in range(3)]
@@ -99,9 +99,12 @@ def check(prediction_type: str, settings: sid.Settings, only: tuple[int, ...] = 
     rng = np.random.default_rng(5)
     tokens = {
         name: rng.integers(0, tiny_network.VOCABULARY, (settings.batch, tiny_network.LENGTH))
-        for name in ("fake", "generator")
+        for name in ("fake", "generator", "real")
     }
-    tokens["empty"] = np.zeros((1, tiny_network.LENGTH), int)
+    real = rng.normal(size=(settings.batch, *SHAPE)).astype(np.float32)
+    batch = {name: tokens[name] for name in ("fake", "generator")}
+    batch["real"] = {"images": real, "tokens": tokens["real"]}
+    tokens["empty"] = batch["empty"] = np.zeros((1, tiny_network.LENGTH), int)
 
     names = ("kappa1", "kappa2", "kappa3", "kappa4")
     reference = Reference(
@@ -111,11 +114,13 @@ def check(prediction_type: str, settings: sid.Settings, only: tuple[int, ...] = 
         **{name: getattr(settings, name) for name in ("num_steps", "t_init", "noise", "alpha", "weighting")},
         **{name: getattr(settings, name) for name in ("loss_scale", "lr", "glr", "eps")},
         **{name: getattr(settings.guidance, name) for name in names},
+        **{name: getattr(settings.gan, name) for name in ("lambda_d", "lambda_g")},
+        elements=int(np.prod(SHAPE)),
     )
 
     for n in only or range(1, settings.num_steps + 1):
         number = next(number for number in range(200) if n_of(settings, number) == n)
-        draws = draws_of(settings, process, number)
+        draws = draws_of(settings, process, number) | {"real": real.transpose(0, 3, 1, 2).astype(np.float64)}
         state = sid.TrainState.create(params[0])
         state = dataclasses.replace(
             state,
@@ -124,7 +129,7 @@ def check(prediction_type: str, settings: sid.Settings, only: tuple[int, ...] = 
             generator=jax.tree.map(jnp.array, params[2]),
         )
         with jax.disable_jit(not jit):
-            new, metrics = step(state, {"teacher": params[0], "text": table}, tokens)
+            new, metrics = step(state, {"teacher": params[0], "text": table}, batch)
         nets = [Net(p) for p in params]
         expected = reference.iteration(*nets, tokens, draws, number)
 
@@ -175,6 +180,23 @@ def test_weightings(weighting):
 def test_accumulation_is_one_batch():
     """The reference takes the whole batch at once; only the draws know of the parts."""
     check("v_prediction", settings_of(guidance=PRESETS["all_different"], batch=2 * BATCH, accumulation=2))
+
+
+@pytest.mark.parametrize(
+    "strategy", [pytest.param(name, marks=[] if name in ("lsg", "zero_cfg") else pytest.mark.slow) for name in PRESETS]
+)
+def test_diffusion_gan(strategy):
+    """Both terms of section 6; the losses are those without it, the gradients have it in them."""
+    settings = settings_of(guidance=PRESETS[strategy], gan=sid.Gan(lambda_d=0.7, lambda_g=30.0))
+    if strategy == "lsg":
+        settings = dataclasses.replace(settings, num_steps=4, t_init=999, guidance=PRESETS["lsg"])
+    check("epsilon", settings, only=(3,) if strategy == "lsg" else ())
+
+
+@pytest.mark.slow
+def test_diffusion_gan_with_accumulation():
+    settings = settings_of(guidance=PRESETS["all_different"], batch=2 * BATCH, accumulation=2)
+    check("v_prediction", dataclasses.replace(settings, gan=sid.Gan(lambda_d=0.7, lambda_g=30.0)))
 
 
 def test_compiled():
