@@ -1,6 +1,7 @@
 """Distills a text-to-image diffusion model into a generator of one or a few steps."""
 
 import contextlib
+import functools
 import sys
 import time
 from collections.abc import Sequence
@@ -19,6 +20,7 @@ from sid_jax.errors import UserError
 from sid_jax.evaluate import evaluate, open_metric, report
 from sid_jax.experiment import Student
 from sid_jax.pipeline import TextToImage, networks_of
+from sid_jax.real_images import with_real_images
 from sid_jax.runtime import command_line
 from sid_jax.runtime import mesh as meshes
 from sid_jax.runtime.checkpoints import Checkpoints, abstract
@@ -72,7 +74,9 @@ def train(config: ConfigDict, workdir: str) -> None:
     sampler = experiment.sampler_of(config, teacher)
     settings = experiment.settings_of(config, teacher)
     empty = meshes.place(tokenise(teacher, [""]), meshes.replicated(mesh))
-    stream = PromptStream(prompts, config.batch, config.seed, lambda texts: tokenise(teacher, texts))
+    read = functools.partial(tokenise, teacher)
+    stream = PromptStream(prompts, config.batch, config.seed, read)
+    stream, frozen_encoder = with_real_images(stream, config, settings, teacher, read)
 
     # ---- The state: new, or that of the newest checkpoint.
     shapes = jax.eval_shape(TrainState.create, teacher.unet.params)
@@ -91,10 +95,11 @@ def train(config: ConfigDict, workdir: str) -> None:
             state, window = restored.state, Window(config.batch, restored.metrics["window"])
         step = int(state.step)
         frozen = place_frozen(teacher, parse_dtype("precision.teacher", config.precision.teacher), mesh)
+        frozen |= meshes.place(frozen_encoder, meshes.replicated(mesh))
         log = closing.enter_context(contextlib.closing(RunLog(folder, config, step)))
         progress = closing.enter_context(contextlib.closing(Progress(total * config.batch, step * config.batch)))
 
-        # ---- One compiled program for both updates and the average.
+        # ---- One compiled program for both updates and the average, in each phase of the GAN term's schedule.
         networks = networks_of(teacher, config.resolution, mesh)
         train_step = jit_train_step(
             networks, sampler.process, settings, out_shardings=(shardings, meshes.replicated(mesh))
@@ -108,7 +113,10 @@ def train(config: ConfigDict, workdir: str) -> None:
         # ---- The loop.
         while step < total:
             batch = meshes.place_batch(next(stream), mesh) | {"empty": empty}
-            state, metrics = train_step(state, frozen, batch)
+            corrupted = batch["real"].pop("corrupted") if "real" in batch else None
+            state, metrics = train_step(state, frozen, batch, settings.phase(step))
+            if corrupted is not None:
+                metrics["corrupted_images"] = jnp.sum(corrupted, dtype=jnp.float32)
             step += 1
             window.add(metrics)
             if step % config.log_every == 0 or step == total:

@@ -1,8 +1,6 @@
 """The real train step against plain PyTorch: the losses of both updates and the gradients of both networks.
 
-The draws of the JAX step are repeated here from the keys that `keys.py` documents, and handed to the reference. The
-gradients are read off the new state: Adam's moment is (1 - beta2) g^2 after one update from zero, and the sign is that
-of the change.
+The draws of the JAX step are repeated from the keys that `keys.py` documents, and handed to the reference.
 """
 
 import dataclasses
@@ -13,10 +11,10 @@ import numpy as np
 import pytest
 import tiny_network
 import torch
+from repeated_draws import draws_of, gradients, n_of
 from torch_reference import Net, Reference
 
 from sid_jax import sid
-from sid_jax.sid import Purpose, key_for
 
 BATCH, SIZE = 4, 4
 SHAPE = (SIZE, SIZE, tiny_network.CHANNELS)
@@ -34,54 +32,6 @@ WEIGHTINGS = ("snr", "snr_sqrt", "1_over_sigma", "1_over_sigma2", "1_minus_sigma
 def settings_of(**changes) -> sid.Settings:
     base = sid.Settings(batch=BATCH, latent_shape=SHAPE, seed=3, lr=1e-2, glr=1e-2, eps=1.0, loss_scale=100.0)
     return dataclasses.replace(base, **changes)
-
-
-def n_of(settings: sid.Settings, step: int) -> int:
-    if settings.num_steps == 1:
-        return 1
-    return int(jax.random.randint(key_for(settings.seed, step, Purpose.NUM_STEPS), (), 1, settings.num_steps + 1))
-
-
-def draws_of(settings: sid.Settings, process: sid.VP, step: int) -> dict:
-    """What the step draws, over the whole batch, images as [B, C, H, W]: part j holds the samples j, j + parts, ..."""
-    parts = settings.accumulation
-    size = settings.batch // parts
-    shape = (size, *settings.latent_shape)
-
-    def whole(draw):
-        batch = np.stack([np.asarray(draw(part)) for part in range(parts)], axis=1)
-        return batch.reshape(settings.batch, *batch.shape[2:])
-
-    def images(purpose):
-        def draw(part):
-            return jax.random.normal(key_for(settings.seed, step, purpose, part), shape)
-
-        return whole(draw).transpose(0, 3, 1, 2).astype(np.float64)
-
-    def steps(purpose):
-        def draw(k):
-            def of_part(part):
-                key = jax.random.fold_in(key_for(settings.seed, step, purpose, part), k)
-                return jax.random.normal(key, shape)
-
-            return whole(of_part).transpose(0, 3, 1, 2).astype(np.float64)
-
-        return np.stack([draw(k) for k in range(settings.num_steps)])
-
-    def key(purpose):
-        return lambda part: key_for(settings.seed, step, purpose, part)
-
-    dropout = settings.guidance.prompt_dropout
-    return {
-        "n": n_of(settings, step),
-        "fake_z": steps(Purpose.FAKE_STEPS),
-        "fake_t": whole(lambda j: process.fake_times(key(Purpose.FAKE_TIME)(j), size)),
-        "fake_noise": images(Purpose.FAKE_NOISE),
-        "dropped": whole(lambda j: jax.random.bernoulli(key(Purpose.FAKE_DROPOUT)(j), dropout, (size,))),
-        "generator_z": steps(Purpose.GENERATOR_STEPS),
-        "generator_t": whole(lambda j: process.generator_times(key(Purpose.GENERATOR_TIME)(j), size)),
-        "generator_noise": images(Purpose.GENERATOR_NOISE),
-    }
 
 
 def check(prediction_type: str, settings: sid.Settings, only: tuple[int, ...] = (), jit: bool = False):
@@ -144,13 +94,6 @@ def check(prediction_type: str, settings: sid.Settings, only: tuple[int, ...] = 
             assert float(metrics[f"{which}_grad_norm"]) == pytest.approx(
                 np.sqrt(sum(np.sum(v**2) for v in expected[f"{which}_gradients"].values())), rel=1e-4
             )
-
-
-def gradients(old, new, moment, beta2):
-    def one(old, new, v):
-        return np.sign(np.asarray(old) - np.asarray(new)) * np.sqrt(np.asarray(v, np.float64) / (1 - beta2))
-
-    return jax.tree.map(one, old, new, moment)
 
 
 @pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
