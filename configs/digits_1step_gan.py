@@ -18,6 +18,7 @@ def get_config():
 
     # The teacher and the fake network without guidance: diverse; the GAN term is what keeps it sharp.
     c.guidance.strategy = "zero_cfg"
+    c.guidance.kappa4 = None  # as the strategy says
     c.gan.lambda_d = 0.05
     c.gan.lambda_g = 0.01
     # The discriminator is worth listening to after a while only.
