@@ -2,8 +2,8 @@
 
 Long and short guidance has the scale that does best on the digits, 1.22. Each strategy is trained with each seed, as
 `python -m sid_jax.train` does it, and measured on the same images. A run that is there is not trained again, and one
-that was interrupted goes on, so that the command can be started again at any time; the table is of what is there, and is
-printed after each run.
+that was interrupted goes on, so that the command can be started again at any time. The table is of what there is, and
+is printed after each run.
 
   python -m sid_jax.data.digit_pairs --out data/tfds
   python -m benchmarks.guidance
