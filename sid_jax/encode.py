@@ -12,8 +12,9 @@ from tqdm import tqdm
 import sid_jax.config
 from sid_jax import experiment
 from sid_jax.data.images import Corrupted, decode
-from sid_jax.data.latents import write_cache
+from sid_jax.data.latents import LatentCache, write_cache
 from sid_jax.data.pairs import PairSource
+from sid_jax.errors import UserError
 from sid_jax.pipeline import networks_of
 from sid_jax.real_images import autoencoder_digest, open_source
 from sid_jax.runtime import command_line
@@ -43,6 +44,8 @@ def encode(config: ConfigDict, out: Path, batch: int = 16) -> None:
       UserError: the pairs, the teacher or the folder can't be used.
     """
     source = open_source(config)
+    if isinstance(source, LatentCache):
+        raise UserError(f"real.source {config.real.source} is a cache of latents already: name the images")
     teacher = experiment.open_teacher(config, parts=("vae",))
     skipped: list[int] = []
     count = write_cache(
