@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import tempfile
 
 # Small networks take longer to compile than to run: LLVM's optimisations are left out, before JAX starts.
 os.environ["XLA_FLAGS"] = (
@@ -13,14 +14,20 @@ import jax
 import numpy as np
 import pytest
 from flax import nnx
+from hypothesis import configuration
 
 from sid_jax import train
 from sid_jax.data import digits
 from sid_jax.metrics.digits import DigitClassifier, DigitsMetric
+from sid_jax.metrics.frechet import statistics
 from sid_jax.pretrain import MODEL_INDEX, SCHEDULER
 from sid_jax.pretraining import networks
 from sid_jax.pretraining.tokenizer import write_tokenizer
 from sid_jax.teachers import Teacher, save_pipeline
+
+# What Hypothesis keeps, which it begins with before the first fixture; the folder is removed at the end.
+_hypothesis = tempfile.TemporaryDirectory(prefix="hypothesis-")
+configuration.set_hypothesis_home_dir(_hypothesis.name)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -50,8 +57,8 @@ def tiny(tmp_path_factory):
     save_pipeline(folder / "teacher", teacher)
 
     pictures = np.random.default_rng(0).integers(0, 256, (200, 32, 32, 3), np.uint8)
-    classifier = DigitClassifier(rngs=nnx.Rngs(0))
-    DigitsMetric.of(classifier, DigitsMetric(classifier, None).look(pictures)[0]).save(folder / "metric")
+    metric = DigitsMetric(DigitClassifier(rngs=nnx.Rngs(0)), None)
+    DigitsMetric(nnx.merge(metric.graph, metric.params), statistics(metric.look(pictures)[0])).save(folder / "metric")
     return folder
 
 
@@ -88,6 +95,14 @@ def finished(tiny_overrides, tmp_path_factory):
     folder = tmp_path_factory.mktemp("finished") / "run"
     train.main(["--config=configs/digits_1step.py", f"--workdir={folder}", *tiny_overrides])
     return folder
+
+
+@pytest.fixture(scope="session")
+def pipelines(tmp_path_factory):
+    """Folders of a pipeline of each kind, `sd` and `sdxl`, as PyTorch's diffusers writes them; only to be read."""
+    import torch_pipelines  # here, as PyTorch takes seconds
+
+    return torch_pipelines.save(tmp_path_factory.mktemp("pipelines"))
 
 
 @pytest.fixture
