@@ -36,9 +36,7 @@ class WeightFiles:
     def tensors(self) -> Iterator[tuple[str, np.ndarray]]:
         """Pairs of name and array, in the order of the files; each array is read when it is asked for."""
         for file in self.files:
-            with _open(file) as handle:
-                for name in handle.offset_keys():
-                    yield name, handle.get_tensor(name)
+            yield from _read_file(file, self.stored)
 
 
 def open_weights(folder: Path, stem: str, variant: str = "") -> WeightFiles:
@@ -144,6 +142,23 @@ def _open(file: Path):
         raise UserError(f"{file}: not a whole safetensors file ({error}); fetch or convert it again") from error
     except OSError as error:
         raise UserError(f"{file}: cannot be read ({error.strerror or error})") from error
+
+
+def _read_file(file: Path, stored: Mapping[str, Stored]) -> Iterator[tuple[str, np.ndarray]]:
+    with _open(file) as handle, file.open("rb") as f:
+        header = json.loads(f.read(int.from_bytes(f.read(8), "little")))
+        start = f.tell()
+        for name in handle.offset_keys():
+            shape, dtype = stored[name]
+            if dtype not in _TYPES:  # no parameter of a network
+                yield name, handle.get_tensor(name)
+                continue
+            # The handle would map it, and the file's pages then stay in memory as long as it is open.
+            f.seek(start + header[name]["data_offsets"][0])
+            array = np.fromfile(f, dtype, math.prod(shape))
+            if array.size < math.prod(shape):
+                raise UserError(f"{file}: has become shorter while it was read; fetch or convert it again")
+            yield name, array.reshape(shape)
 
 
 def _shards(index: Path) -> tuple[Path, ...]:
