@@ -2,7 +2,11 @@
 
 Command:   python -m sid_jax.train --config configs/sd15_1step.py --config.prompts=prompts.txt
            prompts.txt has one prompt a line; the paper's are those of LAION-Aesthetics 6+. No images are needed.
+           On pods and clusters: docs/pods.md
 Teacher:   fetched from the hub, or a local diffusers folder: --config.teacher=FOLDER
+Memory:    18.9 GB for state and teacher (22 bytes a parameter), over all devices; more for an update: it shrinks with
+           accumulation, the parts that a batch of 512 is processed in
+Cost:      18 forward passes of the UNet for each of 10 M images
 Published: COCO-2014 30k, zero-shot: FID 8.15, CLIP 0.304 at guidance.scale 1.5 (longer training);
            9.56 / 0.313 at 2; 16.59 / 0.317 at 4.5
 """
@@ -31,4 +35,8 @@ def get_config():
     c.ema.half_life = 50_000
     c.precision.compute = "bfloat16"
     c.precision.teacher = "bfloat16"
+
+    # Parameters are divided over all devices: it always fits best. On several slices of TPUs: mesh.data=SLICES.
+    c.mesh.data = 1
+    c.mesh.fsdp = -1
     return c
