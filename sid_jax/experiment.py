@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,10 @@ from sid_jax.errors import UserError
 from sid_jax.models import Execution
 from sid_jax.pipeline import latent_shape
 from sid_jax.runtime import config_file
+from sid_jax.runtime import mesh as meshes
 from sid_jax.runtime.checkpoints import Checkpoints
 from sid_jax.runtime.precision import parse_dtype
-from sid_jax.sid import VP, FewStep, Gan, Guidance, Settings, preset
+from sid_jax.sid import VP, FewStep, Guidance, Settings, TrainState, preset
 from sid_jax.teachers import PARTS, Teacher, load_teacher
 from sid_jax.teachers.export import MARKER, is_export
 
@@ -41,15 +42,28 @@ def execution_of(config: ConfigDict, mesh: jax.sharding.Mesh | None = None) -> E
         )
 
 
-def open_teacher(config: ConfigDict, parts: tuple[str, ...] = PARTS, mesh: jax.sharding.Mesh | None = None) -> Teacher:
+def open_teacher(
+    config: ConfigDict,
+    parts: Collection[str] = PARTS,
+    fetch: Collection[str] = (),
+    mesh: jax.sharding.Mesh | None = None,
+) -> Teacher:
     """The teacher of a config: parameters in float32, networks that compute in `precision.compute` on `mesh`.
 
     The autoencoder, which only makes pictures, computes in float32.
+
+    Args:
+      config: the run's.
+      parts: networks whose parameters are read now.
+      fetch: further networks whose files will be read.
+      mesh: devices that parameters are sharded over; by default they are all on one.
     """
     if not config.teacher:
         raise UserError("config key teacher is empty: set it to a diffusers folder or a hub id")
     source = assets.resolve(config.teacher)
-    return configured(load_teacher(source, variant=config.variant, revision=config.revision, parts=parts), config, mesh)
+    place = meshes.into_shards(mesh, jnp.float32) if mesh else None
+    names = {"variant": config.variant, "revision": config.revision}
+    return configured(load_teacher(source, **names, parts=parts, fetch=fetch, place=place), config, mesh)
 
 
 def configured(teacher: Teacher, config: ConfigDict, mesh: jax.sharding.Mesh | None = None) -> Teacher:
@@ -62,9 +76,21 @@ def configured(teacher: Teacher, config: ConfigDict, mesh: jax.sharding.Mesh | N
     )
 
 
-def stored_as(params: Any, dtype: jnp.dtype) -> Any:
-    """A tree of parameters in another type."""
-    return jax.tree.map(lambda p: p.astype(dtype), params)
+def new_state(params: Any, dtype: jnp.dtype, mesh: jax.sharding.Mesh) -> tuple[TrainState, Any]:
+    """The state at step 0, and the frozen teacher in the type that it is stored in, both sharded.
+
+    Args:
+      params: the teacher's, float32. They become part of the state and can't be used any more: the devices hold at no
+        moment more than what is returned.
+      dtype: of the frozen teacher.
+      mesh: where it all is.
+    """
+
+    def create(params):
+        return TrainState.create(params), jax.tree.map(lambda p: p.astype(dtype), params)
+
+    shardings = meshes.parameter_shardings(jax.eval_shape(create, params), mesh)
+    return jax.jit(create, donate_argnums=0, out_shardings=shardings)(params)
 
 
 def guidance_of(config: ConfigDict) -> Guidance:
@@ -90,7 +116,6 @@ def settings_of(config: ConfigDict, teacher: Teacher) -> Settings:
             weighting=config.sid.weighting,
             loss_scale=config.sid.loss_scale,
             guidance=guidance_of(config),
-            gan=Gan(**config.gan),
             lr=config.optimizer.lr,
             glr=config.optimizer.glr,
             beta2=config.optimizer.beta2,
@@ -126,8 +151,8 @@ class Student:
     step: int
 
 
-def open_run(workdir: str, parts: tuple[str, ...] = ("vae", "text_encoders")) -> Student:
-    """The student of the newest checkpoint of a run.
+def open_run(workdir: str, parts: Collection[str] = ("vae", "text_encoders"), fetch: Collection[str] = ()) -> Student:
+    """The student of the newest checkpoint of a run; `parts` and `fetch` are those of `open_teacher`.
 
     Raises:
       UserError: it is not the folder of a run, or has no checkpoint that can be read.
@@ -138,7 +163,7 @@ def open_run(workdir: str, parts: tuple[str, ...] = ("vae", "text_encoders")) ->
     if not (folder / "checkpoints").is_dir():
         raise UserError(f"{workdir} has no checkpoint yet: the first is written after checkpoint_every updates")
     config = config_file.from_json((folder / "config.json").read_text(), sid_jax.config.default())
-    teacher = open_teacher(config, parts)
+    teacher = open_teacher(config, parts, fetch)
     device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     abstract = jax.tree.map(lambda p: jax.ShapeDtypeStruct(p.shape, jnp.float32, sharding=device), teacher.unet.params)
     checkpoints = Checkpoints(folder / "checkpoints", read_only=True)

@@ -49,7 +49,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", metavar="FOLDER", required=True, help="the folder to write")
     parser.add_argument("--overwrite", action="store_true", help="replace a pipeline that export did not write")
     arguments = parser.parse_args(argv)
-    export(experiment.open_run(arguments.run, parts=()), arguments.out, overwrite=arguments.overwrite)
+    student = experiment.open_run(arguments.run, parts=(), fetch=("vae", "text_encoders"))
+    export(student, arguments.out, overwrite=arguments.overwrite)
     print(f"wrote {arguments.out}; its README.md shows how to open it in PyTorch")
 
 

@@ -1,7 +1,6 @@
 """Distills a text-to-image diffusion model into a generator of one or a few steps."""
 
 import contextlib
-import functools
 import sys
 import time
 from collections.abc import Sequence
@@ -20,8 +19,7 @@ from sid_jax.errors import UserError
 from sid_jax.evaluate import evaluate, open_metric, report
 from sid_jax.experiment import Student
 from sid_jax.pipeline import TextToImage, networks_of
-from sid_jax.real_images import with_real_images
-from sid_jax.runtime import command_line
+from sid_jax.runtime import command_line, processes
 from sid_jax.runtime import mesh as meshes
 from sid_jax.runtime.checkpoints import Checkpoints, abstract
 from sid_jax.runtime.pictures import image_grid
@@ -30,8 +28,9 @@ from sid_jax.runtime.progress import Progress
 from sid_jax.runtime.resume import check_same_training
 from sid_jax.runtime.run_log import RunLog, make_workdir
 from sid_jax.runtime.window import Window
-from sid_jax.sid import TrainState, jit_train_step
-from sid_jax.teachers import Teacher, tokenise
+from sid_jax.sid import FewStep, TrainState, jit_train_step
+from sid_jax.teachers import PARTS, Teacher
+from sid_jax.text import Text, open_text
 
 EPILOG = """\
 A run lives in its workdir: the resolved config, metrics as JSON lines and for TensorBoard, sample grids, checkpoints.
@@ -40,19 +39,22 @@ Run the same command again and it goes on from the newest checkpoint.
 examples:
   python -m sid_jax.train --config configs/digits_1step.py
   python -m sid_jax.train --config configs/digits_1step.py --workdir runs/kappa2 --config.guidance.kappa4=2
-  python -m sid_jax.train --config configs/sd15_1step.py --config.teacher=/models/sd15 --config.prompts=prompts.txt"""
+  python -m sid_jax.train --config configs/sd15_1step.py --config.teacher=/models/sd15 --config.prompts=prompts.txt
+  launch/ has scripts for TPU pods and clusters of GPUs"""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The command."""
     parser = command_line.Parser("python -m sid_jax.train", __doc__, EPILOG)
     parser.add_argument("--workdir", metavar="DIR", help="the run's folder (default: runs/<name of the config file>)")
+    processes.add_arguments(parser)
     arguments, config = command_line.parse_with_config(parser, argv, sid_jax.config.default())
+    processes.join(arguments)
     train(config, arguments.workdir or f"runs/{Path(arguments.config).stem}")
 
 
 def train(config: ConfigDict, workdir: str) -> None:
-    """Trains, or goes on with, the run in `workdir`.
+    """Trains, or goes on with, the run in `workdir`. Of several processes each calls this, with the same arguments.
 
     Raises:
       UserError: a setting, a file or the workdir is unusable; or the losses stayed non-finite.
@@ -68,17 +70,18 @@ def train(config: ConfigDict, workdir: str) -> None:
     prompts = read_prompt_file(assets.resolve(config.prompts))
     folder = make_workdir(workdir)
 
-    # ---- The teacher, and the method's settings for it.
-    say(f"teacher: {config.teacher}; {len(prompts)} prompts; {mesh.size} {jax.devices()[0].platform} device(s)")
-    teacher = experiment.open_teacher(config, mesh=mesh)
+    # ---- The teacher, but for its UNet, and the method's settings for it.
+    devices = f"{mesh.size} {jax.devices()[0].platform} device(s) in {jax.process_count()} process(es)"
+    say(f"teacher: {config.teacher}; {len(prompts)} prompts; {devices}")
+    teacher = experiment.open_teacher(config, parts=("vae",), fetch=PARTS, mesh=mesh)
     sampler = experiment.sampler_of(config, teacher)
     settings = experiment.settings_of(config, teacher)
-    empty = meshes.place(tokenise(teacher, [""]), meshes.replicated(mesh))
-    read = functools.partial(tokenise, teacher)
-    stream = PromptStream(prompts, config.batch, config.seed, read)
-    stream, frozen_encoder = with_real_images(stream, config, settings, teacher, read)
+    text = open_text(config, teacher, prompts, mesh, workdir)
+    empty = meshes.place(text.read([""]), meshes.replicated(mesh))
+    stream = PromptStream(prompts, config.batch, config.seed, text.read, meshes.local_rows(config.batch, mesh))
 
-    # ---- The state: new, or that of the newest checkpoint.
+    # ---- The state, new or that of the newest checkpoint; and the teacher's UNet.
+    stored = parse_dtype("precision.teacher", config.precision.teacher)
     shapes = jax.eval_shape(TrainState.create, teacher.unet.params)
     shardings = meshes.parameter_shardings(shapes, mesh)
     with contextlib.ExitStack() as closing:
@@ -86,25 +89,26 @@ def train(config: ConfigDict, workdir: str) -> None:
             contextlib.closing(Checkpoints(folder / "checkpoints", config.keep_checkpoints))
         )
         if checkpoints.latest() is None:
-            state = jax.jit(TrainState.create, out_shardings=shardings)(teacher.unet.params)
+            params = teacher.unet.load(dtype=None, place=meshes.into_shards(mesh, jnp.float32)).params
+            state, unet = experiment.new_state(params, stored, mesh)
             window = Window(config.batch)
         else:
             check_same_training(checkpoints.config(), config, workdir)
             restored = checkpoints.restore(abstract(shapes, shardings))
             stream.restore(restored.data_position)
             state, window = restored.state, Window(config.batch, restored.metrics["window"])
+            unet = teacher.unet.load(dtype=None, place=meshes.into_shards(mesh, stored)).params
         step = int(state.step)
-        frozen = place_frozen(teacher, parse_dtype("precision.teacher", config.precision.teacher), mesh)
-        frozen |= meshes.place(frozen_encoder, meshes.replicated(mesh))
+        frozen = {"teacher": unet, "text": text.params}
         log = closing.enter_context(contextlib.closing(RunLog(folder, config, step)))
         progress = closing.enter_context(contextlib.closing(Progress(total * config.batch, step * config.batch)))
 
-        # ---- One compiled program for both updates and the average, in each phase of the GAN term's schedule.
-        networks = networks_of(teacher, config.resolution, mesh)
+        # ---- One compiled program for both updates and the average.
+        networks = networks_of(teacher, config.resolution, mesh, text)
         train_step = jit_train_step(
             networks, sampler.process, settings, out_shardings=(shardings, meshes.replicated(mesh))
         )
-        pictures = Pictures(teacher, sampler, config, prompts)
+        pictures = Pictures(teacher, sampler, config, prompts, text, mesh)
         if step == 0:
             log.picture(0, "student", pictures(state.ema))
         if step < total:
@@ -112,11 +116,8 @@ def train(config: ConfigDict, workdir: str) -> None:
 
         # ---- The loop.
         while step < total:
-            batch = meshes.place_batch(next(stream), mesh) | {"empty": empty}
-            corrupted = batch["real"].pop("corrupted") if "real" in batch else None
-            state, metrics = train_step(state, frozen, batch, settings.phase(step))
-            if corrupted is not None:
-                metrics["corrupted_images"] = jnp.sum(corrupted, dtype=jnp.float32)
+            batch = meshes.place_batch(next(stream), config.batch, mesh) | {"empty": empty}
+            state, metrics = train_step(state, frozen, batch)
             step += 1
             window.add(metrics)
             if step % config.log_every == 0 or step == total:
@@ -134,8 +135,11 @@ def train(config: ConfigDict, workdir: str) -> None:
     # ---- The table.
     if metric:
         say("measuring teacher and student ...")
-        student = Student(teacher, jax.device_get(state.ema), sampler, config, step)
-        report(evaluate(student, metric, config.evaluate.samples), folder)
+        student = Student(teacher, state.ema, sampler, config, step)
+        del state, frozen, unet  # room for the teacher in float32
+        found = evaluate(student, metric, config.evaluate.samples, mesh)
+        if processes.is_first():
+            report(found, folder)
     minutes = (time.perf_counter() - began) / 60
     say(f"done: {step} updates, {step * config.batch} images, {minutes:.1f} minutes; the run is in {workdir}")
 
@@ -147,24 +151,22 @@ def check_cadence(config: ConfigDict) -> None:
             raise UserError(f"config key {key} is {config[key]}: use a positive number")
 
 
-def place_frozen(teacher: Teacher, dtype: jnp.dtype, mesh: jax.sharding.Mesh) -> dict[str, Any]:
-    """The frozen networks of the train step on the devices, in the type that they are stored in."""
-    params = {
-        "teacher": teacher.unet.params,
-        "text": tuple(component.params for component in teacher.text_encoders),
-    }
-    params = experiment.stored_as(params, dtype)
-    return jax.device_put(params, meshes.parameter_shardings(params, mesh))
-
-
 class Pictures:
     """Sample grids of the student, always of the same prompts and noise."""
 
-    def __init__(self, teacher: Teacher, sampler: Any, config: ConfigDict, prompts: list[str]):
+    def __init__(
+        self,
+        teacher: Teacher,
+        sampler: FewStep,
+        config: ConfigDict,
+        prompts: list[str],
+        text: Text,
+        mesh: jax.sharding.Mesh,
+    ):
         count = config.sample_images
         chosen = np.linspace(0, len(prompts), count, endpoint=False).astype(int)
         self._prompts = [prompts[i] for i in chosen]
-        self._generate = TextToImage(teacher, sampler, config.resolution, batch=count)
+        self._generate = TextToImage(teacher, sampler, config.resolution, count, text, mesh)
         self._seed = config.seed
 
     def __call__(self, params: Any):
@@ -183,7 +185,7 @@ def stop_if_bad(window: Window, step: int, config: ConfigDict, workdir: str) -> 
 
 def say(text: str) -> None:
     """Prints a line on the first process."""
-    if jax.process_index() == 0:
+    if processes.is_first():
         print(text, file=sys.stderr, flush=True)
 
 

@@ -5,13 +5,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import grain
-import jax
 from etils import epath
 
 from sid_jax.errors import UserError
 from sid_jax.runtime.files import absolute
 
-Tokens = Any  # a pytree of int32 arrays [B, ...]
+Arrays = Any  # a pytree of numpy arrays [B, ...]
 
 
 def read_prompt_file(path: str) -> list[str]:
@@ -50,18 +49,18 @@ def read_prompts(text_or_file: str) -> list[str]:
 
 
 class PromptStream:
-    """Batches of tokenised prompts without end, each epoch in an order of its own that depends on `seed` alone.
+    """Batches of prompts without end, each epoch in an order of its own that depends on `seed` alone.
 
     Iteration i takes the next 2 * batch prompts of the stream: `batch` for the fake update and `batch` others for the
-    generator update. What the prompts of an iteration are does not depend on the number of hosts: each host takes its
-    equal part of both batches, and the position is the same on all of them.
+    generator update. What the prompts of an iteration are does not depend on the number of hosts: each host reads its
+    rows of both batches, and the position is the same on all of them.
 
     Args:
         prompts: at least one; fewer than a batch will do.
-        batch: B, prompts an update over all hosts; a multiple of `process_count`.
+        batch: B, prompts an update over all hosts.
         seed: of the order.
-        tokenize: from a list of strings to a pytree of int32 arrays [len(list), ...].
-        process_index, process_count: which part of a batch is this host's; by default jax's.
+        read: from a list of prompts to a pytree of numpy arrays [len(list), ...], such as tokens.
+        rows: the indices of this host's rows of a batch; by default all.
     """
 
     def __init__(
@@ -69,19 +68,16 @@ class PromptStream:
         prompts: Sequence[str],
         batch: int,
         seed: int,
-        tokenize: Callable[[list[str]], Tokens],
-        process_index: int | None = None,
-        process_count: int | None = None,
+        read: Callable[[list[str]], Arrays],
+        rows: Sequence[int] | None = None,
     ):
-        process_index = jax.process_index() if process_index is None else process_index
-        process_count = jax.process_count() if process_count is None else process_count
-        if batch % process_count:
-            raise UserError(f"batch {batch} can't be split over {process_count} hosts: use a multiple of it")
-        local = batch // process_count
-        mine = slice(process_index * local, (process_index + 1) * local)
+        rows = range(batch) if rows is None else rows
 
-        def both_batches(drawn: list[str]) -> dict[str, Tokens]:
-            return {"fake": tokenize(drawn[:batch][mine]), "generator": tokenize(drawn[batch:][mine])}
+        def both_batches(drawn: list[str]) -> dict[str, Arrays]:
+            return {
+                "fake": read([drawn[row] for row in rows]),
+                "generator": read([drawn[batch + row] for row in rows]),
+            }
 
         shuffled = grain.MapDataset.source(list(prompts)).seed(seed % 2**32).shuffle().repeat()
         batches = shuffled.batch(2 * batch, batch_fn=list).map(both_batches)
@@ -93,8 +89,8 @@ class PromptStream:
     def __iter__(self) -> "PromptStream":
         return self
 
-    def __next__(self) -> dict[str, Tokens]:
-        """This host's part of the next iteration: `fake` and `generator`, arrays [batch / process_count, ...]."""
+    def __next__(self) -> dict[str, Arrays]:
+        """This host's part of the next iteration: `fake` and `generator`, arrays [len(rows), ...]."""
         return next(self._iterator)
 
     def position(self) -> dict[str, Any]:

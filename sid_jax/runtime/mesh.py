@@ -4,12 +4,13 @@ A batch is split over both axes. A parameter is split over `fsdp` along its larg
 is replicated over `data`; XLA inserts the collectives. On one device all of this is the identity.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from sid_jax.errors import UserError
@@ -25,10 +26,14 @@ def make_mesh(data: int = -1, fsdp: int = 1, devices: Sequence[jax.Device] | Non
         data, fsdp: the config's `mesh.data` and `mesh.fsdp`.
         devices: by default all of them.
 
+    Devices of one slice (of TPUs that are linked directly, of GPUs in one node) are neighbours in the mesh. Several
+    slices divide the `data` axis, over which only gradients travel, as far as it can be divided.
+
     Raises:
         UserError: the shape does not use exactly the devices there are.
     """
-    count = len(devices) if devices is not None else jax.device_count()
+    devices = jax.devices() if devices is None else devices
+    count = len(devices)
     sizes = {"data": data, "fsdp": fsdp}
     for name, size in sizes.items():
         if size < 1 and size != -1:
@@ -44,7 +49,16 @@ def make_mesh(data: int = -1, fsdp: int = 1, devices: Sequence[jax.Device] | Non
             f"mesh.data {data} x mesh.fsdp {fsdp} does not fit {_devices(count)}: "
             f"their product must be {count}, or one of them -1 and the other a divisor of {count}"
         )
-    return jax.make_mesh(tuple(sizes.values()), AXES, axis_types=(AxisType.Auto,) * 2, devices=devices)
+    types = (AxisType.Auto,) * 2
+    slices = len({getattr(device, "slice_index", 0) for device in devices})
+    if slices == 1:
+        return jax.make_mesh(tuple(sizes.values()), AXES, axis_types=types, devices=devices)
+    over_data = math.gcd(sizes["data"], slices)
+    across = (over_data, slices // over_data)
+    within = tuple(size // parts for size, parts in zip(sizes.values(), across, strict=True))
+    # As make_mesh does where a slice is a flat torus, whose two dimensions seldom are those of the mesh.
+    arranged = mesh_utils.create_hybrid_device_mesh(within, across, devices, allow_split_physical_axes=True)
+    return Mesh(arranged, AXES, axis_types=types)
 
 
 def check_batch(batch: int, accumulation: int, mesh: Mesh) -> None:
@@ -71,28 +85,44 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(AXES))
 
 
-def parameter_shardings(parameters: Any, mesh: Mesh, small: int = SMALL) -> Any:
+def parameter_shardings(parameters: Any, mesh: Mesh) -> Any:
     """The shardings of parameters, of optimizer moments and of averages: each leaf by its own shape.
 
     Args:
         parameters: a pytree of arrays or ShapeDtypeStructs.
-        small: leaves of fewer elements are replicated.
 
     Returns:
         the same tree with a NamedSharding at each leaf.
     """
-    return jax.tree.map(
-        lambda leaf: NamedSharding(mesh, parameter_spec(leaf.shape, mesh.shape["fsdp"], small)), parameters
-    )
+    return jax.tree.map(lambda leaf: parameter_sharding(leaf.shape, mesh), parameters)
 
 
-def parameter_spec(shape: tuple[int, ...], fsdp: int, small: int = SMALL) -> PartitionSpec:
-    """`fsdp` at the largest dimension that it divides, the last of equal ones; nowhere if there is none."""
+def parameter_sharding(shape: tuple[int, ...], mesh: Mesh) -> NamedSharding:
+    """The sharding of a parameter of a shape."""
+    return NamedSharding(mesh, parameter_spec(shape, mesh.shape["fsdp"]))
+
+
+def parameter_spec(shape: tuple[int, ...], fsdp: int) -> PartitionSpec:
+    """`fsdp` at the largest dimension that it divides, the last of equal ones; nowhere if there is none.
+
+    A parameter of fewer than `SMALL` elements is replicated.
+    """
     divisible = [axis for axis, size in enumerate(shape) if size % fsdp == 0]
-    if fsdp == 1 or not divisible or np.prod(shape) < small:
+    if fsdp == 1 or not divisible or math.prod(shape) < SMALL:
         return PartitionSpec()
     largest = max(divisible, key=lambda axis: (shape[axis], axis))
     return PartitionSpec(*("fsdp" if axis == largest else None for axis in range(len(shape))))
+
+
+def into_shards(mesh: Mesh, dtype: jax.typing.DTypeLike) -> Callable[[Any, np.ndarray], jax.Array]:
+    """The `place` of `Component.load`: sends each device its shard of a parameter, stored in `dtype`."""
+
+    def place_parameter(path: Any, array: np.ndarray) -> jax.Array:
+        sharding = parameter_sharding(array.shape, mesh)
+        # Only what this host's devices hold is copied, in the order of axes and the type that they hold it in.
+        return jax.make_array_from_callback(array.shape, sharding, lambda index: np.array(array[index], dtype))
+
+    return place_parameter
 
 
 def place(tree: Any, shardings: Any) -> Any:
@@ -110,17 +140,30 @@ def place(tree: Any, shardings: Any) -> Any:
     return jax.tree.map(place_leaf, tree, shardings)
 
 
-def place_batch(tree: Any, mesh: Mesh) -> Any:
-    """Makes global arrays [B, ...] from this host's part of a batch, [B / hosts, ...] at each leaf."""
-    sharding = batch_sharding(mesh)
-    return jax.tree.map(lambda leaf: jax.make_array_from_process_local_data(sharding, np.asarray(leaf)), tree)
+def local_rows(batch: int, mesh: Mesh) -> np.ndarray:
+    """Which rows of a batch [B, ...] are on this host's devices: indices, ascending.
+
+    They need not be neighbours: a mesh follows how the devices are linked, not how they are numbered.
+    """
+    indices = batch_sharding(mesh).addressable_devices_indices_map((batch,)).values()
+    return np.unique(np.concatenate([np.arange(batch)[index] for index in indices]))
 
 
-def to_host(tree: Any) -> Any:
-    """Whole numpy arrays of sharded ones, on every host; each leaf is gathered by itself."""
-    if jax.process_count() == 1:
-        return jax.device_get(tree)
-    return jax.tree.map(lambda leaf: multihost_utils.process_allgather(leaf, tiled=True), tree)
+def place_batch(tree: Any, batch: int, mesh: Mesh) -> Any:
+    """Makes global arrays [B, ...] from this host's rows of a batch, those of `local_rows`, in their order."""
+    rows, sharding = local_rows(batch, mesh), batch_sharding(mesh)
+
+    def place_leaf(leaf: Any) -> jax.Array:
+        local = np.asarray(leaf)
+
+        def of_device(index: tuple[slice, ...]) -> np.ndarray:
+            start, stop, _ = index[0].indices(batch)
+            first = np.searchsorted(rows, start)
+            return local[first : first + stop - start]
+
+        return jax.make_array_from_callback((batch, *local.shape[1:]), sharding, of_device)
+
+    return jax.tree.map(place_leaf, tree)
 
 
 def _devices(count: int) -> str:

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 PLAIN_SECONDS = 15.0  # between two lines where there is no terminal
 
-_BAR = "{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} images, {rate_noinv_fmt}, {remaining} left{postfix}"
+_BAR = "{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}{unit}, {rate_noinv_fmt}, {remaining} left{postfix}"
 
 
 class Progress:
@@ -23,9 +23,17 @@ class Progress:
         done: images before this process began.
         file: where to; by default stderr.
         plain_seconds: seconds between two lines if `file` is no terminal.
+        unit: what is counted.
     """
 
-    def __init__(self, total: int, done: int = 0, file: TextIO | None = None, plain_seconds: float = PLAIN_SECONDS):
+    def __init__(
+        self,
+        total: int,
+        done: int = 0,
+        file: TextIO | None = None,
+        plain_seconds: float = PLAIN_SECONDS,
+        unit: str = "images",
+    ):
         self._file = file or sys.stderr
         self._shows = jax.process_index() == 0
         self._plain = not _is_terminal(self._file)
@@ -34,7 +42,7 @@ class Progress:
         self._bar = tqdm(
             total=total,
             initial=done,
-            unit=" images",
+            unit=f" {unit}",
             unit_scale=total >= 1_000_000,
             bar_format=_BAR.replace("|{bar}|", ":") if self._plain else _BAR,
             dynamic_ncols=not self._plain,

@@ -21,7 +21,7 @@ _FREE = (
     "remat",
     "scan",
 )
-_FREE_GROUPS = ("attention.", "evaluate.", "mesh.")
+_FREE_GROUPS = ("attention.", "evaluate.", "mesh.", "text.")
 _UNSET = "unset"
 
 

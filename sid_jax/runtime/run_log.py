@@ -25,7 +25,7 @@ from PIL import Image
 from tensorboardX import SummaryWriter
 
 from sid_jax.errors import UserError
-from sid_jax.runtime import config_file
+from sid_jax.runtime import config_file, processes
 from sid_jax.runtime.files import absolute, is_remote, write_whole
 from sid_jax.runtime.pictures import save_png
 
@@ -33,10 +33,10 @@ UPLOAD_SECONDS = 60  # a log file in a bucket is written anew at most this often
 
 
 def make_workdir(path: str) -> epath.Path:
-    """Makes the folder if it is not there, and finds out whether it can be written to.
+    """Makes the folder if it is not there, and finds out whether it can be written to, by every process.
 
     Raises:
-        UserError: it can't be made or written to, or a file is in its way.
+        UserError: it can't be made or written to, or a file is in its way, or hosts have folders of their own.
     """
     folder = absolute(path)
     probe = folder / f".writable.{jax.process_index()}"
@@ -48,6 +48,8 @@ def make_workdir(path: str) -> epath.Path:
         raise UserError(f"workdir {path} can't be made: a file is in its way") from None
     except OSError as error:
         raise UserError(f"workdir {path} can't be written to: {error.strerror or error}") from None
+    if jax.process_count() > 1 and not processes.see_the_first(folder).all():
+        raise UserError(f"workdir {path} is another folder on other hosts: use one in a bucket, or on a shared disk")
     return folder
 
 

@@ -4,7 +4,7 @@ from sid_jax.teachers.component import Component, build, open_component
 from sid_jax.teachers.convert import from_params, layout, to_params
 from sid_jax.teachers.export import save_pipeline
 from sid_jax.teachers.folder import PARTS, Teacher, load_teacher
-from sid_jax.teachers.text import encode, tokenise
+from sid_jax.teachers.text import encode, fingerprint, tokenise
 
 __all__ = [
     "PARTS",
@@ -12,6 +12,7 @@ __all__ = [
     "Teacher",
     "build",
     "encode",
+    "fingerprint",
     "from_params",
     "layout",
     "load_teacher",

@@ -14,7 +14,7 @@ from sid_jax import models
 from sid_jax.errors import UserError
 from sid_jax.teachers.convert import Place, Stored, from_params, layout, match, to_params
 from sid_jax.teachers.jsonfile import read_json
-from sid_jax.teachers.weights import open_weights
+from sid_jax.teachers.weights import WeightFiles, open_weights
 
 _MOST_LAYERS = 1000  # SDXL has 70 transformer blocks; beyond this a config is damaged, or an attack
 
@@ -76,10 +76,14 @@ class Component:
         Raises:
           UserError: a file is missing, damaged, or not that of the network of `config_json`.
         """
-        weights = open_weights(self.folder, NETWORKS[self.class_name].stem, self.variant)
+        weights = self.weights()
         where = str(weights.where)
         params = to_params(self.module, weights.stored, weights.tensors(), where=where, dtype=dtype, place=place)
         return self.with_params(params)
+
+    def weights(self) -> WeightFiles:
+        """The files of its parameters. Raises UserError where one is missing or damaged."""
+        return open_weights(self.folder, NETWORKS[self.class_name].stem, self.variant)
 
     def with_params(self, params: nnx.State) -> Self:
         """The same with other parameters."""
@@ -100,7 +104,7 @@ class Component:
             slots, leaves = layout(self.module), dict(nnx.to_flat_state(self.params))
             stored = {name: Stored(slot.shape, str(leaves[slot.path].dtype)) for name, slot in slots.items()}
             return stored, from_params(self.module, self.params)
-        weights = open_weights(self.folder, NETWORKS[self.class_name].stem, self.variant)
+        weights = self.weights()
         slots = layout(self.module)
         matched = match(slots, weights.stored, str(weights.where))
         names = {slot.path: name for name, slot in slots.items()}

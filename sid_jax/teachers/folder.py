@@ -71,6 +71,7 @@ def load_teacher(
     revision: str = "main",
     dtype: jax.typing.DTypeLike | None = jnp.float32,
     parts: Collection[str] = PARTS,
+    fetch: Collection[str] = (),
     place: Place | None = None,
 ) -> Teacher:
     """Opens a Stable Diffusion 1.x, 2.x or XL pipeline.
@@ -80,17 +81,18 @@ def load_teacher(
       variant: of the weights; "fp16" reads `*.fp16.safetensors`.
       revision: branch, tag or commit of a hub id.
       dtype: type to store parameters in; None: as the files have them.
-      parts: networks, of `PARTS`, whose parameters are read now. The others are abstract; their `load` reads them
-        (where `source` is a hub id, only what was asked for here has been fetched).
+      parts: networks, of `PARTS`, whose parameters are read now. The others are abstract; their `load` reads them.
+      fetch: further networks whose files are fetched where `source` is a hub id, for `load` or for copying.
       place: puts each array where it belongs; see `Component.load`.
 
     Raises:
       UserError: one line that says what is wrong with the folder, which file, and what to do.
     """
-    unknown = set(parts) - set(PARTS)
+    wanted = {*parts, *fetch}
+    unknown = wanted - set(PARTS)
     if unknown:
         raise ValueError(f"parts {sorted(unknown)} are none of {PARTS}")
-    folder = locate(str(source), weights=_weights(parts), variant=variant, revision=revision)
+    folder = locate(str(source), weights=_weights(wanted), variant=variant, revision=revision)
     index = read_json(folder / "model_index.json")
     pipeline = PIPELINES.get(str(index.get("_class_name")))
     if pipeline is None:

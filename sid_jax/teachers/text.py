@@ -1,6 +1,9 @@
 """Prompts to what the UNet is conditioned on, as the diffusers pipelines make it."""
 
+import hashlib
+import json
 from collections.abc import Sequence
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -72,6 +75,22 @@ def encode(
         "encoder_hidden_states": context,
         "added_cond_kwargs": {"text_embeds": pooled, "time_ids": time_ids},
     }
+
+
+def fingerprint(teacher: Teacher) -> str:
+    """Hexadecimal SHA-256 of what `tokenise` and `encode` depend on: the files of tokenizers and text encoders, and
+    what the pipeline says of the empty prompt."""
+    files = [file for name in teacher.pipeline.tokenizers for file in sorted((teacher.source / name).iterdir())]
+    for component in teacher.text_encoders:
+        files += [component.folder / "config.json", *component.weights().files]
+    digests = [_digest(file) for file in files if file.is_file()]
+    facts = [teacher.model_index["_class_name"], teacher.model_index.get("force_zeros_for_empty_prompt"), digests]
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+
+
+def _digest(file: Path) -> str:
+    with file.open("rb") as f:
+        return hashlib.file_digest(f, "sha256").hexdigest()
 
 
 def _is_empty(teacher: Teacher, ids: Ids) -> jax.Array:

@@ -1,3 +1,4 @@
+import dataclasses
 import re
 
 import jax
@@ -37,7 +38,7 @@ assert error_of(meshes.check_batch, 30, 1, mesh) == (
     "batch 30 can't be split over 8 devices x accumulation 1: use a multiple of 8")
 assert error_of(meshes.check_batch, 8, 2, mesh).endswith("8 devices x accumulation 2: use a multiple of 16")
 
-batch = meshes.place_batch({"ids": np.arange(16).reshape(16, 1)}, mesh)["ids"]
+batch = meshes.place_batch({"ids": np.arange(16).reshape(16, 1)}, 16, mesh)["ids"]
 assert [shard.data.shape for shard in batch.addressable_shards] == [(2, 1)] * 8
 np.testing.assert_array_equal(batch, np.arange(16).reshape(16, 1))
 
@@ -46,10 +47,15 @@ shardings = meshes.parameter_shardings(host, mesh)
 placed = meshes.place(host, shardings)
 assert {shard.data.shape for shard in placed["w"].addressable_shards} == {(128, 256)}
 assert placed["b"].is_fully_replicated
-back = meshes.to_host(placed)
-assert all((back[name] == host[name]).all() for name in host)
+assert all((placed[name] == host[name]).all() for name in host)
 whole = meshes.place(host, meshes.replicated(mesh))
 assert whole["w"].is_fully_replicated
+
+place = meshes.into_shards(mesh, jnp.bfloat16)
+shards = place(("w",), host["w"].T).addressable_shards
+assert {(shard.data.shape, shard.data.dtype.name) for shard in shards} == {((256, 128), "bfloat16")}
+assert all((shard.data == host["w"].T[shard.index].astype(jnp.bfloat16)).all() for shard in shards)
+assert place(("b",), host["b"]).is_fully_replicated
 
 step = jax.jit(lambda p, x: jnp.sum(x * p["b"].sum()), in_shardings=(shardings, meshes.batch_sharding(mesh)))
 assert step(placed, batch) == 3 * np.arange(16).sum()
@@ -66,8 +72,8 @@ def test_one_device_holds_everything():
     placed = meshes.place(host, meshes.parameter_shardings(host, mesh))
     assert placed["w"].shape == (512, 512)
     assert placed["scalar"] == 3
-    assert meshes.place_batch(np.arange(3), mesh).shape == (3,)
-    np.testing.assert_array_equal(meshes.to_host(placed)["w"], host["w"])
+    assert meshes.place_batch(np.arange(3), 3, mesh).shape == (3,)
+    np.testing.assert_array_equal(placed["w"], host["w"])
 
 
 @pytest.mark.parametrize(
@@ -87,8 +93,7 @@ def test_a_parameter_is_split_along_its_largest_divisible_dimension(shape, spec)
     assert meshes.parameter_spec(shape, fsdp=1) == PartitionSpec()
 
 
-def test_what_is_small_is_a_parameter():
-    assert meshes.parameter_spec((64,), fsdp=4, small=64) == PartitionSpec("fsdp")
+def test_what_is_small_is_replicated():
     assert meshes.parameter_spec((2**16,), fsdp=4) == PartitionSpec("fsdp")
     assert meshes.parameter_spec((2**16 - 4,), fsdp=4) == PartitionSpec()
 
@@ -98,6 +103,33 @@ def test_shardings_of_shapes_alone():
     shapes = {"a": jax.ShapeDtypeStruct((4, 4), jnp.float32), "b": [jax.ShapeDtypeStruct((), jnp.int32)]}
     shardings = meshes.parameter_shardings(shapes, mesh)
     assert jax.tree.structure(shardings) == jax.tree.structure(shapes)
+
+
+@pytest.mark.parametrize(
+    ("data", "fsdp", "expected"),
+    [
+        (8, 1, [0, 1, 2, 3, 4, 5, 6, 7]),
+        (2, 4, [[0, 1, 2, 3], [4, 5, 6, 7]]),  # a slice has all parameters
+        (-1, 2, [[0, 1], [2, 3], [4, 5], [6, 7]]),
+        (1, 8, [[0, 1, 2, 3, 4, 5, 6, 7]]),  # both slices together have them
+    ],
+)
+def test_slices_divide_the_data_first(data, fsdp, expected):
+    mesh = meshes.make_mesh(data, fsdp, devices=[Device(i, i // 4) for i in range(8)])
+    found = [device.id for device in mesh.devices.flat]
+    assert found == np.ravel(expected).tolist()
+    assert mesh.devices.shape == (8 // fsdp, fsdp)
+
+
+@dataclasses.dataclass(frozen=True)
+class Device:
+    """Stands in for a device of one of several slices; a mesh asks no more of it."""
+
+    id: int
+    slice_index: int
+    process_index: int = 0
+    platform: str = "cpu"
+    device_kind: str = "cpu"
 
 
 @pytest.mark.parametrize(

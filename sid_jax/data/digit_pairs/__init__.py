@@ -1,1 +1,0 @@
-"""MNIST as a dataset of image-text pairs, in the format of tensorflow_datasets."""

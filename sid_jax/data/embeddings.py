@@ -1,0 +1,114 @@
+"""Embeddings of prompts in a folder: one file an array, mapped into memory, so that only the rows in use are read.
+
+`about.json` says what is in it; `NAME.bin` has the rows of one array after each other. Names are paths in the tree that
+was encoded, with dots.
+"""
+
+import contextlib
+import json
+import math
+import os
+import secrets
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes  # noqa: F401  (makes "bfloat16" a type that numpy knows)
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from sid_jax.errors import UserError
+
+ABOUT = "about.json"
+
+
+class Embeddings:
+    """What prompts were encoded to; call it with some of them.
+
+    Args:
+        folder: what `write` has made.
+        prompts: those it was made of, in order.
+
+    Raises:
+        OSError, ValueError, KeyError: it is not there, or not whole.
+    """
+
+    def __init__(self, folder: Path, prompts: Sequence[str]):
+        about = json.loads((folder / ABOUT).read_text())
+        if about["rows"] != len(prompts):
+            raise ValueError(f"{folder} has {about['rows']} rows")
+        self._rows = {prompt: row for row, prompt in enumerate(prompts)}
+        self._arrays = {}
+        for name, (dtype, shape) in about["arrays"].items():
+            file, whole = folder / f"{name}.bin", (len(prompts), *shape)
+            if file.stat().st_size != np.dtype(dtype).itemsize * math.prod(whole):
+                raise ValueError(f"{file} has another size")
+            self._arrays[name] = np.memmap(file, dtype, "r", shape=whole)
+
+    def __call__(self, prompts: Sequence[str]) -> dict[str, Any]:
+        """The tree that each prompt was encoded to, stacked: arrays `[len(prompts), ...]`."""
+        rows = [self._rows[prompt] for prompt in prompts]
+        return unflatten_dict({name: np.asarray(array[rows]) for name, array in self._arrays.items()}, sep=".")
+
+
+def open_embeddings(folder: Path, prompts: Sequence[str]) -> Embeddings | None:
+    """The embeddings in a folder; None where there are none, or not all."""
+    try:
+        return Embeddings(folder, prompts)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def write_embeddings(folder: Path, batches: Iterable[dict[str, Any]], row_bytes: int, rows: int) -> None:
+    """Writes a folder for `Embeddings`, whole or not at all; one that was there is replaced.
+
+    Args:
+        folder: where to.
+        batches: trees of dicts with arrays `[B, ...]`, in the order of the prompts.
+        row_bytes, rows: how large it will be.
+
+    Raises:
+        UserError: the disk can't be written, or has not the room.
+    """
+    try:
+        with _appearing(folder) as new:
+            free, need = shutil.disk_usage(new).free, row_bytes * rows
+            if need > free:
+                raise UserError(f"{folder}: embeddings of {rows} prompts need {_gb(need)}, {_gb(free)} are free there")
+            _write(new, batches)
+    except OSError as error:
+        raise UserError(f"{folder}: embeddings can't be written ({error.strerror or error})") from error
+
+
+def _write(folder: Path, batches: Iterable[dict[str, Any]]) -> None:
+    rows, arrays = 0, {}
+    with contextlib.ExitStack() as closing:
+        files = {}
+        for batch in batches:
+            flat = {name: np.asarray(array) for name, array in flatten_dict(batch, sep=".").items()}
+            for name, array in flat.items():
+                if name not in files:
+                    files[name] = closing.enter_context((folder / f"{name}.bin").open("wb"))
+                    arrays[name] = (array.dtype.name, array.shape[1:])
+                # Bytes, as the buffer protocol does not know bfloat16.
+                files[name].write(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+            rows += len(next(iter(flat.values())))
+    (folder / ABOUT).write_text(json.dumps({"rows": rows, "arrays": arrays}))
+
+
+@contextlib.contextmanager
+def _appearing(folder: Path) -> Iterator[Path]:
+    """A new folder, which takes the name and the place of `folder` when the block has ended without error."""
+    new = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.partial")
+    new.mkdir(parents=True)
+    try:
+        yield new
+        shutil.rmtree(folder, ignore_errors=True)
+        os.rename(new, folder)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+
+
+def _gb(count: int) -> str:
+    return f"{count / 1e9:.1f} GB"

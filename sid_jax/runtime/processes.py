@@ -1,0 +1,108 @@
+"""The processes of a run: one on each host of a pod or node of a cluster, all running the same program.
+
+`join` comes before anything that asks JAX for its devices. It does nothing where there is one process.
+"""
+
+import argparse
+import importlib.util
+import os
+import re
+import secrets
+
+import jax
+import numpy as np
+from etils import epath
+from jax.experimental import multihost_utils
+
+from sid_jax.errors import UserError
+
+_HELP = """\
+by hand, the same command in every process; on Cloud TPU pods and in steps of SLURM JAX finds this out by itself"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the flags that `join` reads."""
+    group = parser.add_argument_group("several processes", _HELP)
+    group.add_argument("--coordinator", metavar="HOST:PORT", help="where process 0 is, with a port that is free there")
+    group.add_argument("--num-processes", metavar="N", type=int, help="how many there are")
+    group.add_argument("--process-id", metavar="I", type=int, help="which one this is: 0 to N-1")
+
+
+def join(arguments: argparse.Namespace) -> None:
+    """Makes this process one of several, as the flags say, or SLURM, or a Cloud TPU pod.
+
+    Raises:
+        UserError: the flags are incomplete or impossible, or the other processes can't be reached.
+    """
+    flags = {
+        "--coordinator": arguments.coordinator,
+        "--num-processes": arguments.num_processes,
+        "--process-id": arguments.process_id,
+    }
+    missing = [name for name, value in flags.items() if value is None]
+    if not missing:
+        _check(*flags.values())
+        _initialize(*flags.values(), cluster_detection_method="deactivate")
+    elif len(missing) < len(flags):
+        raise UserError(f"{' and '.join(missing)} missing: give {', '.join(flags)} together")
+    elif int(os.environ.get("SLURM_STEP_NUM_TASKS", 1)) > 1:  # in a step: `srun`, not the batch script around it
+        _initialize(cluster_detection_method="slurm", local_device_ids=_gpus_of_only_task())
+    elif importlib.util.find_spec("libtpu"):
+        try:
+            jax.distributed.initialize()
+        except ValueError as error:  # a machine without TPUs, where libtpu only compiles
+            if "coordinator_address" not in str(error):
+                raise
+
+
+def is_first() -> bool:
+    """Whether this process writes what a run writes once: logs, pictures, tables."""
+    return jax.process_index() == 0
+
+
+def gather(value: bool) -> np.ndarray:
+    """What each process says, bool `[processes]`; all of them call it together."""
+    return multihost_utils.process_allgather(np.asarray(value)).reshape(-1)
+
+
+def wait_for_all(where: str) -> None:
+    """Returns when every process has called it, with the same text."""
+    multihost_utils.sync_global_devices(where)
+
+
+def see_the_first(folder: epath.Path) -> np.ndarray:
+    """Which processes see what the first one writes into an existing folder, bool `[processes]`; called together."""
+    token = np.uint32(secrets.randbits(32))
+    if is_first():
+        (folder / f".first.{token}").write_bytes(b"")
+    token = int(multihost_utils.broadcast_one_to_all(token))
+    seeing = gather((folder / f".first.{token}").exists())
+    if is_first():
+        (folder / f".first.{token}").unlink()
+    return seeing
+
+
+def _initialize(coordinator=None, num_processes=None, process_id=None, **options) -> None:
+    try:
+        jax.distributed.initialize(coordinator, num_processes, process_id, **options)
+    except RuntimeError as error:
+        where = coordinator or "the first node of the step"
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(f"the processes of this run can't reach each other by way of {where} ({reason})") from error
+
+
+def _check(coordinator: str, num_processes: int, process_id: int) -> None:
+    if not re.fullmatch(r"(.+):(\d{1,5})", coordinator):
+        raise UserError(f"--coordinator is {coordinator!r}: write HOST:PORT, such as 10.0.0.1:1234")
+    if num_processes < 1:
+        raise UserError(f"--num-processes is {num_processes}: use a positive number")
+    if not 0 <= process_id < num_processes:
+        raise UserError(f"--process-id is {process_id}: of {num_processes} processes it is 0 to {num_processes - 1}")
+
+
+def _gpus_of_only_task() -> list[int] | None:
+    """Every GPU of the node where a node has one task; None, JAX's own choice, one GPU a task, where it has several."""
+    tasks = os.environ.get("SLURM_STEP_TASKS_PER_NODE", "")
+    if re.fullmatch(r"1(\(x\d+\))?", tasks) and os.environ.get("SLURM_GPUS_ON_NODE", "").isdigit():
+        return list(range(int(os.environ["SLURM_GPUS_ON_NODE"])))
+    return None
