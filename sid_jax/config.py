@@ -48,6 +48,20 @@ def default() -> ConfigDict:
         c.guidance[name] = config_dict.placeholder(float)  # None: what the strategy says
     c.guidance.prompt_dropout = config_dict.placeholder(float)  # None: 0.1 with "lsg", else 0
 
+    # The diffusion GAN (section 6), with real image-text pairs; without weights there is none. Counted in images.
+    c.gan = ConfigDict()
+    c.gan.lambda_d = 0.0  # weight of the discriminator's loss
+    c.gan.lambda_g = 0.0  # weight of the adversarial loss of the generator; sid.loss_scale is that of its other loss
+    c.gan.start = 0  # images before lambda_g counts
+    c.gan.freeze = 0  # images before the generator is trained
+    c.real = ConfigDict()
+    c.real.source = ""  # "tfds:NAME", a folder of images, "shards/*.tar", or what sid_jax.encode wrote
+    c.real.split = "train"  # of tfds
+    c.real.data_dir = ""  # of tfds; empty: its default
+    c.real.image = "image"  # feature of tfds
+    c.real.caption = ""  # feature of tfds; empty: the only text there is
+    c.real.max_pixels = 2**26  # larger images are not decoded, and count as corrupted
+
     # Adam with beta1 = 0, and the exponential moving average of the generator.
     c.optimizer = ConfigDict()
     c.optimizer.lr = 1e-6  # of the fake network

@@ -28,13 +28,16 @@ COLUMNS = {
     "steps": "steps",
     "guidance": "guidance",
     "frechet_distance": "Frechet distance",
+    "precision": "precision",
+    "recall": "recall",
     "prompt_accuracy": "prompt accuracy",
     "seconds_per_1000": "seconds / 1,000 images",
 }
 
 EPILOG = """\
 The table has a row for the teacher (DDIM with guidance) and one for the student. A lower Frechet distance is better;
-prompt accuracy is the share of images that show what their prompt asks for.
+precision is the share of images that look real, recall the share of real images that could have been made (diversity),
+and prompt accuracy the share of images that show what their prompt asks for.
 
 examples:
   python -m sid_jax.evaluate --run runs/digits_1step
@@ -151,6 +154,8 @@ def as_text(found: Evaluation) -> str:
             "steps": str(row["steps"]),
             "guidance": "-" if row["guidance"] is None else f"{row['guidance']:g}",
             "frechet_distance": f"{row['frechet_distance']:.2f}",
+            "precision": f"{row['precision']:.4f}",
+            "recall": f"{row['recall']:.4f}",
             "prompt_accuracy": f"{row['prompt_accuracy']:.4f}",
             "seconds_per_1000": f"{row['seconds_per_1000']:.2f}",
         }

@@ -20,7 +20,7 @@ from sid_jax.runtime import config_file
 from sid_jax.runtime import mesh as meshes
 from sid_jax.runtime.checkpoints import Checkpoints
 from sid_jax.runtime.precision import parse_dtype
-from sid_jax.sid import VP, FewStep, Guidance, Settings, TrainState, preset
+from sid_jax.sid import VP, FewStep, Gan, Guidance, Settings, TrainState, preset
 from sid_jax.teachers import PARTS, Teacher, load_teacher
 from sid_jax.teachers.export import MARKER, is_export
 
@@ -116,6 +116,7 @@ def settings_of(config: ConfigDict, teacher: Teacher) -> Settings:
             weighting=config.sid.weighting,
             loss_scale=config.sid.loss_scale,
             guidance=guidance_of(config),
+            gan=Gan(**config.gan),
             lr=config.optimizer.lr,
             glr=config.optimizer.glr,
             beta2=config.optimizer.beta2,

@@ -21,7 +21,7 @@ from sid_jax.text import Text, text_of
 def networks_of(
     teacher: Teacher, resolution: int, mesh: jax.sharding.Mesh | None = None, text: Text | None = None
 ) -> Networks:
-    """The teacher's UNet and its text as functions of their parameters, for `sid`.
+    """The teacher's UNet, its text and its encoder of images as functions of their parameters, for `sid`.
 
     Args:
       teacher: its graphs say what the networks compute in; its parameters are not used.
@@ -31,9 +31,15 @@ def networks_of(
     """
 
     def unet(params: Any, x_t: jax.Array, t: jax.Array, cond: dict[str, Any]) -> jax.Array:
-        return gather_weights(nnx.merge(teacher.unet.graphdef, params), mesh)(x_t, t, **cond)
+        return unet_with_bottleneck(params, x_t, t, cond)[0]
 
-    return Networks(unet, (text or text_of(teacher, resolution)).encode)
+    def unet_with_bottleneck(
+        params: Any, x_t: jax.Array, t: jax.Array, cond: dict[str, Any]
+    ) -> tuple[jax.Array, jax.Array]:
+        return gather_weights(nnx.merge(teacher.unet.graphdef, params), mesh).with_bottleneck(x_t, t, **cond)
+
+    encode_text = (text or text_of(teacher, resolution)).encode
+    return Networks(unet, encode_text, unet_with_bottleneck, functools.partial(encode_images, teacher))
 
 
 def latent_shape(teacher: Teacher, resolution: int) -> tuple[int, int, int]:
@@ -118,6 +124,16 @@ class TextToImage:
         else:
             latents = self.sampler.generate(network, noise, cond)
         return decode(self.teacher, frozen["vae"], latents)
+
+
+def encode_images(teacher: Teacher, vae_params: Any, images: jax.Array) -> jax.Array:
+    """Images uint8 `[B, H, W, 3]` -> latents `[B, h, w, C]` as the UNet sees them: the mean of what the autoencoder
+    says of each, which a cache can hold and a sample would not be. Latents, in floating point, come back as they are.
+    """
+    if jnp.issubdtype(images.dtype, jnp.floating):
+        return images
+    vae = nnx.merge(teacher.vae.graphdef, vae_params)
+    return vae.encode(images / 127.5 - 1)[0] * teacher.vae.config.scaling_factor
 
 
 def decode(teacher: Teacher, vae_params: Any, latents: jax.Array) -> jax.Array:

@@ -15,7 +15,7 @@ from sid_jax.pipeline import TextToImage
 from sid_jax.pretraining import networks
 from sid_jax.pretraining.autoencoder import encode, train_autoencoder
 from sid_jax.pretraining.card import model_card
-from sid_jax.pretraining.classifier import train_metric
+from sid_jax.pretraining.classifier import measure_real, train_metric
 from sid_jax.pretraining.diffusion import Pairs, train_diffusion
 from sid_jax.pretraining.tokenizer import write_tokenizer
 from sid_jax.runtime import command_line
@@ -102,9 +102,18 @@ def default() -> ConfigDict:
 def main(argv: Sequence[str] | None = None) -> None:
     """The command."""
     parser = command_line.Parser("python -m sid_jax.pretrain", __doc__, EPILOG)
-    parser.add_argument("--out", metavar="DIR", required=True, help="folder for the results")
+    result = parser.add_mutually_exclusive_group(required=True)
+    result.add_argument("--out", metavar="DIR", help="folder for the results")
+    result.add_argument(
+        "--real-features", metavar="DIR", help="only write the real pictures' features into this digits_metric anew"
+    )
     arguments, config = command_line.parse_with_config(parser, argv, default())
-    pretrain(config, Path(arguments.out))
+    if arguments.out:
+        pretrain(config, Path(arguments.out))
+    else:
+        folder = Path(arguments.real_features)
+        pictures, _ = digits.load_mnist(config.data)
+        measure_real(DigitsMetric.load(folder, real=False), pictures).save_real(folder)
 
 
 def pretrain(config: ConfigDict, out: Path) -> None:

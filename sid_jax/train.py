@@ -19,6 +19,7 @@ from sid_jax.errors import UserError
 from sid_jax.evaluate import evaluate, open_metric, report
 from sid_jax.experiment import Student
 from sid_jax.pipeline import TextToImage, networks_of
+from sid_jax.real_images import with_real_images
 from sid_jax.runtime import command_line, processes
 from sid_jax.runtime import mesh as meshes
 from sid_jax.runtime.checkpoints import Checkpoints, abstract
@@ -78,7 +79,9 @@ def train(config: ConfigDict, workdir: str) -> None:
     settings = experiment.settings_of(config, teacher)
     text = open_text(config, teacher, prompts, mesh, workdir)
     empty = meshes.place(text.read([""]), meshes.replicated(mesh))
-    stream = PromptStream(prompts, config.batch, config.seed, text.read, meshes.local_rows(config.batch, mesh))
+    rows = meshes.local_rows(config.batch, mesh)
+    stream = PromptStream(prompts, config.batch, config.seed, text.read, rows)
+    stream, frozen_encoder = with_real_images(stream, config, settings, teacher, text.read, rows)
 
     # ---- The state, new or that of the newest checkpoint; and the teacher's UNet.
     stored = parse_dtype("precision.teacher", config.precision.teacher)
@@ -99,11 +102,11 @@ def train(config: ConfigDict, workdir: str) -> None:
             state, window = restored.state, Window(config.batch, restored.metrics["window"])
             unet = teacher.unet.load(dtype=None, place=meshes.into_shards(mesh, stored)).params
         step = int(state.step)
-        frozen = {"teacher": unet, "text": text.params}
+        frozen = {"teacher": unet, "text": text.params, **frozen_encoder}
         log = closing.enter_context(contextlib.closing(RunLog(folder, config, step)))
         progress = closing.enter_context(contextlib.closing(Progress(total * config.batch, step * config.batch)))
 
-        # ---- One compiled program for both updates and the average.
+        # ---- One compiled program for both updates and the average, in each phase of the GAN term's schedule.
         networks = networks_of(teacher, config.resolution, mesh, text)
         train_step = jit_train_step(
             networks, sampler.process, settings, out_shardings=(shardings, meshes.replicated(mesh))
@@ -117,7 +120,10 @@ def train(config: ConfigDict, workdir: str) -> None:
         # ---- The loop.
         while step < total:
             batch = meshes.place_batch(next(stream), config.batch, mesh) | {"empty": empty}
-            state, metrics = train_step(state, frozen, batch)
+            corrupted = batch["real"].pop("corrupted") if "real" in batch else None
+            state, metrics = train_step(state, frozen, batch, settings.phase(step))
+            if corrupted is not None:
+                metrics["corrupted_images"] = jnp.sum(corrupted, dtype=jnp.float32)
             step += 1
             window.add(metrics)
             if step % config.log_every == 0 or step == total:

@@ -15,9 +15,12 @@ from safetensors.numpy import load_file, save_file
 from sid_jax.data.digits import digit_of
 from sid_jax.errors import UserError
 from sid_jax.metrics.frechet import Statistics, frechet_distance, statistics
+from sid_jax.metrics.precision_recall import precision_recall
 
 FEATURES = 64
 NETWORK_FILE, REFERENCE_FILE = "classifier.safetensors", "reference.safetensors"
+FEATURES_FILE = "real_features.safetensors"
+REAL_FEATURES = 2000  # that are kept for precision and recall: 256 KB
 
 
 class DigitClassifier(nnx.Module):
@@ -43,16 +46,18 @@ class DigitClassifier(nnx.Module):
 
 
 class DigitsMetric:
-    """Frechet distance to the real digits, and prompt accuracy: the share of images that show what was asked for.
+    """Frechet distance to the real digits, precision and recall, and prompt accuracy: the share of images that show
+    what was asked for.
 
     Args:
       classifier: the network, trained.
       reference: statistics of its features of the real images.
+      real: features of some of the real images, `[N, 64]`, for precision and recall.
     """
 
-    def __init__(self, classifier: DigitClassifier, reference: Statistics):
+    def __init__(self, classifier: DigitClassifier, reference: Statistics | None, real: np.ndarray | None = None):
         self.graph, self.params = nnx.split(classifier)
-        self.reference = reference
+        self.reference, self.real = reference, real
         self._probe = jax.jit(functools.partial(_probe, self.graph))
 
     def look(self, images: np.ndarray, batch: int = 500) -> tuple[np.ndarray, np.ndarray]:
@@ -62,24 +67,37 @@ class DigitsMetric:
         return np.concatenate(features), np.concatenate(digits)
 
     def __call__(self, images: np.ndarray, prompts: Sequence[str]) -> dict[str, float]:
-        """`frechet_distance` and `prompt_accuracy` of images uint8 `[N, 32, 32, 3]` made for N prompts."""
+        """`frechet_distance`, `precision`, `recall` and `prompt_accuracy` of images made for N prompts.
+
+        Images are uint8 `[N, 32, 32, 3]`. Precision and recall compare as many real features as there are, at most N,
+        with the first as many of the images.
+        """
         features, digits = self.look(images)
+        count = min(len(features), len(self.real))
+        shares = precision_recall(self.real[:count], features[:count])
         wanted = np.array([digit_of(prompt) if digit_of(prompt) is not None else -1 for prompt in prompts])
         return {
             "frechet_distance": frechet_distance(statistics(features), self.reference),
+            "precision": shares.precision,
+            "recall": shares.recall,
             "prompt_accuracy": float(np.mean(digits == wanted)),
         }
 
     def save(self, folder: Path) -> None:
-        """Writes the network and the reference statistics."""
+        """Writes the network, the reference statistics and the features of real images."""
         folder.mkdir(parents=True, exist_ok=True)
         flat = {".".join(map(str, path)): np.asarray(leaf[...]) for path, leaf in nnx.to_flat_state(self.params)}
         save_file(flat, folder / NETWORK_FILE)
         save_file(self.reference._asdict(), folder / REFERENCE_FILE)
+        self.save_real(folder)
+
+    def save_real(self, folder: Path) -> None:
+        """Writes the features of real images, and nothing else."""
+        save_file({"real": self.real.astype(np.float16)}, folder / FEATURES_FILE)
 
     @classmethod
-    def load(cls, folder: Path) -> "DigitsMetric":
-        """Reads what `save` wrote.
+    def load(cls, folder: Path, real: bool = True) -> "DigitsMetric":
+        """Reads what `save` wrote; without `real` no features of real images, as before there are any.
 
         Raises:
           UserError: a file is missing or is not such a file.
@@ -88,13 +106,20 @@ class DigitsMetric:
         try:
             tensors = load_file(folder / NETWORK_FILE)
             reference = Statistics(**load_file(folder / REFERENCE_FILE))
+            features = load_file(folder / FEATURES_FILE)["real"].astype(np.float32) if real else None
             state = nnx.state(classifier)
             for path, leaf in nnx.to_flat_state(state):
                 leaf.set_value(jnp.asarray(tensors[".".join(map(str, path))]))
             nnx.update(classifier, state)
         except (OSError, SafetensorError, KeyError, TypeError) as error:
             raise UserError(f"{folder} is not the folder of a digits metric ({error})") from error
-        return cls(classifier, reference)
+        return cls(classifier, reference, features)
+
+    @classmethod
+    def of(cls, classifier: DigitClassifier, features: np.ndarray) -> "DigitsMetric":
+        """The metric of a trained network and its features of all the real images, `[N, 64]`."""
+        chosen = np.random.default_rng(0).permutation(len(features))[:REAL_FEATURES]
+        return cls(classifier, statistics(features), features[chosen])
 
 
 def _probe(graph: nnx.GraphDef, params: Any, images: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -10,8 +10,16 @@ from sid_jax.planning import hlo
 from sid_jax.planning.cost import Cost, cost_of
 from sid_jax.planning.targets import Target
 
-QUICK = {"exec_time_optimization_effort": -1.0, "memory_fitting_effort": -1.0}
-"""XLA options: several times faster compilation, for a program that is somewhat slower and larger."""
+QUICK = {
+    "tpu": {"exec_time_optimization_effort": -1.0, "memory_fitting_effort": -1.0},
+    "gpu": {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True},
+    "cpu": {},
+}
+"""XLA options: several times faster compilation, for a program that is somewhat slower and, on a TPU, larger."""
+NEEDED = {
+    # Triton's matrix products are tuned on the GPU itself, and those of some sizes can't be compiled without: cuBLAS'.
+    "gpu": {"xla_gpu_enable_triton_gemm": False},
+}
 
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 _SIZE = re.compile(r"([\d.]+)([KMGT]?)")
@@ -75,8 +83,7 @@ def compile_for(target: Target, lowered: jax.stages.Lowered, *, quick: bool = Tr
       quick: with the options `QUICK`.
     """
     began = time.perf_counter()
-    # The CPU's compiler knows neither option.
-    options = QUICK if quick and target.platform != "cpu" else {}
+    options = NEEDED.get(target.platform, {}) | (QUICK[target.platform] if quick else {})
     try:
         compiled = lowered.compile(compiler_options=options)
     except jax.errors.JaxRuntimeError as error:

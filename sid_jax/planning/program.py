@@ -71,6 +71,9 @@ def build_program(config: ConfigDict, devices: list[jax.Device]) -> Program:
         "generator": placed(tokens, meshes.batch_sharding(mesh)),
         "empty": placed(tuple(empty), meshes.replicated(mesh)),
     }
+    if settings.gan.lambda_d:  # real images as a cache of latents has them
+        latents = jax.ShapeDtypeStruct((config.batch, *settings.latent_shape), jnp.float32)
+        batch["real"] = placed({"images": latents, "tokens": tokens}, meshes.batch_sharding(mesh))
     step = jit_train_step(
         networks_of(teacher, config.resolution, mesh),
         sampler.process,

@@ -6,8 +6,9 @@ import numpy as np
 import optax
 from flax import nnx
 
+from sid_jax.errors import UserError
 from sid_jax.metrics.digits import DigitClassifier, DigitsMetric
-from sid_jax.metrics.frechet import statistics
+from sid_jax.metrics.frechet import frechet_distance, statistics
 from sid_jax.pretraining.fit import fit
 
 
@@ -37,4 +38,20 @@ def train_metric(pictures: np.ndarray, labels: np.ndarray, *, seed: int, **optio
     features, found = DigitsMetric(model, None).look(pictures)
     right = found == labels
     print(f"classifier: accuracy {right.mean():.4f}, on held-out pictures {right[held_out].mean():.4f}")
-    return DigitsMetric(model, statistics(features))
+    return DigitsMetric.of(model, features)
+
+
+def measure_real(metric: DigitsMetric, pictures: np.ndarray) -> DigitsMetric:
+    """The same metric, with new features of the pictures that its reference statistics are of.
+
+    Raises:
+      UserError: the pictures are others.
+    """
+    features, _ = metric.look(pictures)
+    distance = frechet_distance(statistics(features), metric.reference)
+    if distance > 1e-3:
+        raise UserError(
+            f"config key data: these are not the metric's pictures; they are at a distance of {distance:.3g}"
+        )
+    model = nnx.merge(metric.graph, metric.params)
+    return DigitsMetric(model, metric.reference, DigitsMetric.of(model, features).real)

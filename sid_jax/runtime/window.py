@@ -6,7 +6,7 @@ from typing import Any
 
 import jax
 
-_COUNTS = ("dropped_fake", "dropped_generator", "nonfinite_grads")
+_COUNTS = ("dropped_fake", "dropped_generator", "dropped_real", "nonfinite_grads", "corrupted_images")
 _LOSSES = ("fake_loss", "generator_loss")
 
 

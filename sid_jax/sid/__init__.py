@@ -1,18 +1,19 @@
 """Score identity Distillation: the method, and nothing else.
 
 Read `train_step` first, beside section 5 of docs/method.md; the sections that docstrings name are those of that page.
-What it is made of, one idea a file: `forward_process`, `guidance`, `generator`, `losses`, `adam`, `ema`, `keys` and
-`state`.
+What it is made of, one idea a file: `forward_process`, `guidance`, `generator`, `losses`, `gan`, `adam`, `ema`, `keys`
+and `state`.
 """
 
 from sid_jax.sid.adam import AdamState, adam, clip, sanitize
 from sid_jax.sid.ema import ema_beta, ema_update
 from sid_jax.sid.forward_process import VP, ForwardProcess
+from sid_jax.sid.gan import Gan
 from sid_jax.sid.generator import FewStep, generate, noise_from_array, noise_from_key
 from sid_jax.sid.guidance import Guidance, Network, drop_prompts, guided, preset
 from sid_jax.sid.keys import Purpose, key_for
-from sid_jax.sid.losses import fake_loss, generator_loss, sid_loss, weights
-from sid_jax.sid.state import Networks, Settings, TrainState
+from sid_jax.sid.losses import Losses, fake_loss, generator_loss, sid_loss, weights
+from sid_jax.sid.state import Networks, Phase, Settings, TrainState
 from sid_jax.sid.train_step import jit_train_step, make_train_step
 
 __all__ = [
@@ -20,9 +21,12 @@ __all__ = [
     "AdamState",
     "FewStep",
     "ForwardProcess",
+    "Gan",
     "Guidance",
+    "Losses",
     "Network",
     "Networks",
+    "Phase",
     "Purpose",
     "Settings",
     "TrainState",

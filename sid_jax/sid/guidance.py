@@ -11,6 +11,9 @@ Network = Callable[[jax.Array, jax.Array, Any], jax.Array]
 """(x_t `[B, H, W, C]`, t `[B]` int32, condition) -> raw output `[B, H, W, C]`, eps or v. A condition is any pytree of
 arrays with the batch as first axis."""
 
+NetworkWithBottleneck = Callable[[jax.Array, jax.Array, Any], tuple[jax.Array, jax.Array]]
+"""The same with the features in its middle: -> (raw output, bottleneck `[B, h, w, C]`)."""
+
 STRATEGIES = ("none", "lsg", "zero_cfg", "anti_cfg")
 
 
@@ -38,6 +41,11 @@ class Guidance:
     def __post_init__(self):
         if not 0 <= self.prompt_dropout <= 1:
             raise ValueError(f"guidance.prompt_dropout: {self.prompt_dropout} is not in [0, 1]")
+
+    @property
+    def fake_reads_text(self) -> bool:
+        """Whether the fake network is trained with text; the discriminator of the GAN term then reads it too."""
+        return self.kappa1 != 0
 
 
 def preset(strategy: str, scale: float = 1.5) -> Guidance:
@@ -78,16 +86,36 @@ def guided(network: Network, x_t: jax.Array, t: jax.Array, cond: Any, empty: Any
     Returns:
       One float32 `[B, H, W, C]` for each scale.
     """
-    if all(scale == 1 for scale in scales):
-        return [network(x_t, t, cond).astype(jnp.float32)] * len(scales)
-    uncond = jax.tree.map(lambda e: jnp.broadcast_to(e, (len(t), *e.shape[1:])), empty)
-    if all(scale == 0 for scale in scales):
-        return [network(x_t, t, uncond).astype(jnp.float32)] * len(scales)
-
-    twice = network(_pairs(x_t, x_t), _pairs(t, t), jax.tree.map(_pairs, uncond, cond)).astype(jnp.float32)
-    twice = twice.reshape(len(t), 2, *x_t.shape[1:])
-    without_text, with_text = twice[:, 0], twice[:, 1]
+    without_text, with_text = _evaluate(
+        network, x_t, t, cond, empty, without_text=any(k != 1 for k in scales), with_text=any(k != 0 for k in scales)
+    )
     return [_combine(without_text, with_text, scale) for scale in scales]
+
+
+def guided_with_bottleneck(
+    network: NetworkWithBottleneck,
+    x_t: jax.Array,
+    t: jax.Array,
+    cond: Any,
+    empty: Any,
+    *scales: float,
+    text: bool,
+) -> tuple[list[jax.Array], jax.Array]:
+    """What `guided` returns, and the bottleneck of the pass with text (`text`) or without it, from the same evaluation.
+
+    Arguments are those of `guided`. A pass that only the bottleneck needs is added to the batch.
+    """
+    without_text, with_text = _evaluate(
+        network,
+        x_t,
+        t,
+        cond,
+        empty,
+        without_text=not text or any(k != 1 for k in scales),
+        with_text=text or any(k != 0 for k in scales),
+    )
+    outputs = [_combine(_output(without_text), _output(with_text), scale) for scale in scales]
+    return outputs, (with_text if text else without_text)[1]
 
 
 def drop_prompts(dropped: jax.Array, cond: Any, empty: Any) -> Any:
@@ -95,12 +123,39 @@ def drop_prompts(dropped: jax.Array, cond: Any, empty: Any) -> Any:
     return jax.tree.map(lambda c, e: jnp.where(dropped.reshape(-1, *[1] * (c.ndim - 1)), e, c), cond, empty)
 
 
-def _combine(without_text: jax.Array, with_text: jax.Array, scale: float) -> jax.Array:
+def of_empty(empty: Any, batch: int) -> Any:
+    """The condition of the empty prompt, with a batch axis of 1, for `batch` samples."""
+    return jax.tree.map(lambda e: jnp.broadcast_to(e, (batch, *e.shape[1:])), empty)
+
+
+def _evaluate(
+    network: Callable, x_t: jax.Array, t: jax.Array, cond: Any, empty: Any, *, without_text: bool, with_text: bool
+) -> tuple[Any, Any]:
+    """What the network returns without and with text, in float32, from one forward pass; None where it is not asked."""
+
+    def call(x_t, t, cond):
+        return jax.tree.map(lambda x: x.astype(jnp.float32), network(x_t, t, cond))
+
+    if not without_text:
+        return None, call(x_t, t, cond)
+    uncond = of_empty(empty, len(t))
+    if not with_text:
+        return call(x_t, t, uncond), None
+    twice = call(_pairs(x_t, x_t), _pairs(t, t), jax.tree.map(_pairs, uncond, cond))
+    twice = jax.tree.map(lambda x: x.reshape(len(t), 2, *x.shape[1:]), twice)
+    return jax.tree.map(lambda x: x[:, 0], twice), jax.tree.map(lambda x: x[:, 1], twice)
+
+
+def _combine(without_text: jax.Array | None, with_text: jax.Array | None, scale: float) -> jax.Array:
     if scale == 1:
         return with_text
     if scale == 0:
         return without_text
     return without_text + scale * (with_text - without_text)
+
+
+def _output(result: tuple[jax.Array, jax.Array] | None) -> jax.Array | None:
+    return None if result is None else result[0]
 
 
 def _pairs(first: jax.Array, second: jax.Array) -> jax.Array:

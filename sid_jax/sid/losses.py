@@ -5,13 +5,14 @@ mean over the whole batch is what is minimised. A sample with a non-finite image
 zero, its gradient is zero, and it still counts in the divisor.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from sid_jax.sid import gan
 from sid_jax.sid.forward_process import ForwardProcess
-from sid_jax.sid.guidance import Guidance, Network, guided
+from sid_jax.sid.guidance import Guidance, Network, NetworkWithBottleneck, guided, guided_with_bottleneck
 
 WEIGHTINGS = {
     "snr": lambda a, s: a**2 / s**2,
@@ -24,6 +25,19 @@ WEIGHTINGS = {
 """w(t) by name, as functions of a = scale(t) and s = sigma(t); "sid" depends on the images instead."""
 
 
+class Losses(NamedTuple):
+    """Of each sample: its loss `[B]`, and whether it is part of the loss, `[B]` bool.
+
+    With the GAN term also D of the corrupted generated images, `[B, h, w]`, and of the generator's loss the weights w,
+    `[B, 1, 1, 1]`.
+    """
+
+    loss: jax.Array
+    kept: jax.Array
+    logits: jax.Array | None = None
+    w: jax.Array | None = None
+
+
 def check_weighting(name: str) -> None:
     """Raises ValueError if there is no such weighting."""
     if name not in ("sid", *WEIGHTINGS):
@@ -31,7 +45,7 @@ def check_weighting(name: str) -> None:
 
 
 def fake_loss(
-    fake: Network,
+    fake: Network | NetworkWithBottleneck,
     process: ForwardProcess,
     x_g: jax.Array,
     t: jax.Array,
@@ -39,32 +53,32 @@ def fake_loss(
     cond: Any,
     empty: Any,
     kappa1: float,
-) -> tuple[jax.Array, jax.Array]:
+    *,
+    discriminator_text: bool | None = None,
+) -> Losses:
     """Update A: the denoising loss of f_psi on the generator's images, under kappa1.
 
     Args:
-      fake: f_psi.
+      fake: f_psi. With the GAN term it returns its bottleneck too.
       process: the forward process, which says what the error is (section 2).
       x_g: generated images `[B, H, W, C]`.
       t, noise: `[B]` int32 and `[B, H, W, C]`.
       cond, empty: the condition of each sample, and of the empty prompt with a batch axis of 1.
       kappa1: guidance scale.
-
-    Returns:
-      (loss `[B]`, kept `[B]` bool).
+      discriminator_text: whether D reads the text (see `gan`); None without the GAN term.
     """
     kept = _finite(x_g)
     x_g = _where(kept, x_g)
     x_t = process.corrupt(x_g, t, noise)
-    (output,) = guided(fake, x_t, t, cond, empty, kappa1)
+    (output,), logits = _of_fake(fake, x_t, t, cond, empty, kappa1, text=discriminator_text)
     kept &= _finite(output)
     error = process.fake_error(_where(kept, output), x_g, t, noise)
-    return _sum_pixels(_where(kept, error)), kept
+    return Losses(_sum_pixels(_where(kept, error)), kept, logits)
 
 
 def generator_loss(
     teacher: Network,
-    fake: Network,
+    fake: Network | NetworkWithBottleneck,
     process: ForwardProcess,
     x_g: jax.Array,
     t: jax.Array,
@@ -74,35 +88,36 @@ def generator_loss(
     guidance: Guidance,
     alpha: float = 1.0,
     weighting: str = "sid",
-) -> tuple[jax.Array, jax.Array]:
+    *,
+    discriminator_text: bool | None = None,
+) -> Losses:
     """Update B: L_sid of the images x_g, as a function of which it is to be differentiated.
 
     y_real = f_phi(x_t) under kappa4; y_fake = f_psi(x_t) under kappa2 and kappa3, from one forward pass. The gradient
     flows through x_g itself and through x_t into the inputs of both networks.
 
     Args:
-      teacher, fake: f_phi and f_psi.
+      teacher, fake: f_phi and f_psi. With the GAN term f_psi returns its bottleneck too.
       process: the forward process.
       x_g: generated images `[B, H, W, C]`.
       t, noise: `[B]` int32 and `[B, H, W, C]`.
       cond, empty: the condition of each sample, and of the empty prompt with a batch axis of 1.
       guidance: kappa2, kappa3 and kappa4 are read.
       alpha, weighting: see `sid_loss` and `weights`.
-
-    Returns:
-      (loss `[B]`, kept `[B]` bool).
+      discriminator_text: whether D reads the text (see `gan`); None without the GAN term.
     """
     kept = _finite(x_g)
     x_g = _where(kept, x_g)
     x_t = process.corrupt(x_g, t, noise)
     (y_real,) = guided(teacher, x_t, t, cond, empty, guidance.kappa4)
-    y_fake2, y_fake3 = guided(fake, x_t, t, cond, empty, guidance.kappa2, guidance.kappa3)
+    scales = (guidance.kappa2, guidance.kappa3)
+    (y_fake2, y_fake3), logits = _of_fake(fake, x_t, t, cond, empty, *scales, text=discriminator_text)
     y_real, y_fake2, y_fake3 = (process.to_x0(x_t, t, output) for output in (y_real, y_fake2, y_fake3))
 
     kept &= _finite(y_real) & _finite(y_fake2) & _finite(y_fake3)
     x_g, y_real, y_fake2, y_fake3 = (_where(kept, value) for value in (x_g, y_real, y_fake2, y_fake3))
     w = weights(weighting, process, x_g, y_real, t)
-    return _where(kept, sid_loss(x_g, y_real, y_fake2, y_fake3, w, alpha)), kept
+    return Losses(_where(kept, sid_loss(x_g, y_real, y_fake2, y_fake3, w, alpha)), kept, logits, w)
 
 
 def sid_loss(
@@ -132,6 +147,14 @@ def weights(name: str, process: ForwardProcess, x_g: jax.Array, y_real: jax.Arra
         distance = jnp.mean(jnp.abs(x_g - y_real), axis=(1, 2, 3), keepdims=True)
         return jax.lax.stop_gradient(1 / jnp.maximum(distance, 1e-5))
     return WEIGHTINGS[name](process.scale(t), process.sigma(t))[:, None, None, None]
+
+
+def _of_fake(fake, x_t, t, cond, empty, *scales, text):
+    """The guided outputs of f_psi and, where there is a discriminator, its logits from the same evaluation."""
+    if text is None:
+        return guided(fake, x_t, t, cond, empty, *scales), None
+    outputs, bottleneck = guided_with_bottleneck(fake, x_t, t, cond, empty, *scales, text=text)
+    return outputs, gan.logits(bottleneck)
 
 
 def _finite(images: jax.Array) -> jax.Array:

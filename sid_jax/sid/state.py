@@ -2,11 +2,12 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from sid_jax.sid.gan import Gan
 from sid_jax.sid.generator import check_noise_type
 from sid_jax.sid.guidance import Guidance
 from sid_jax.sid.losses import check_weighting
@@ -54,10 +55,26 @@ class Networks:
       unet: (params, x_t `[B, H, W, C]`, t `[B]` int32, cond) -> raw output `[B, H, W, C]`. Teacher, fake network and
         generator share it. The precision of its arithmetic is its own affair.
       encode: (text_params, tokens) -> cond; by default the tokens are the condition, e.g. precomputed embeddings.
+      unet_with_bottleneck: the same evaluation as `unet`, which returns (raw output, bottleneck `[B, h, w, D]`); only
+        the GAN term needs it.
+      encode_images: (vae_params, images) -> real latents `[B, H, W, C]`; by default the images are latents already.
     """
 
     unet: Callable[[Any, jax.Array, jax.Array, Any], jax.Array]
     encode: Callable[[Any, Any], Any] = lambda text_params, tokens: tokens
+    unet_with_bottleneck: Callable[[Any, jax.Array, jax.Array, Any], tuple[jax.Array, jax.Array]] | None = None
+    encode_images: Callable[[Any, Any], jax.Array] = lambda vae_params, images: images
+
+
+class Phase(NamedTuple):
+    """What an iteration does: static, so that what is left out costs nothing. A run has up to three, one after another.
+
+    generator: whether the generator is trained: updates B and C.
+    adversarial: whether its loss has the GAN term.
+    """
+
+    generator: bool
+    adversarial: bool
 
 
 @dataclass(frozen=True)
@@ -79,6 +96,7 @@ class Settings:
     weighting: str = "sid"  # sid.weighting
     loss_scale: float = 1.0  # sid.loss_scale, lambda_sid
     guidance: Guidance = field(default_factory=Guidance)  # guidance
+    gan: Gan = field(default_factory=Gan)  # gan
     lr: float = 1e-6  # optimizer.lr, of the fake network
     glr: float = 1e-6  # optimizer.glr, of the generator
     beta2: float = 0.999  # optimizer.beta2
@@ -108,3 +126,20 @@ class Settings:
                 raise ValueError(f"{key}: {value} is not {wanted}")
         if self.batch % self.accumulation:
             raise ValueError(f"batch: {self.batch} is not a multiple of accumulation, {self.accumulation}")
+
+    def phase(self, step: int) -> Phase:
+        """What iteration `step`, counted from 0, does (section 6)."""
+        seen = step * self.batch
+        if seen < self.gan.freeze:
+            return Phase(generator=False, adversarial=False)
+        return Phase(generator=True, adversarial=self.gan.lambda_g > 0 and seen >= self.gan.start)
+
+    @property
+    def last_phase(self) -> Phase:
+        """The phase that a run ends in, and the one that costs most."""
+        return Phase(generator=True, adversarial=self.gan.lambda_g > 0)
+
+    @property
+    def frozen_steps(self) -> int:
+        """Iterations before the generator is trained."""
+        return -(-self.gan.freeze // self.batch)

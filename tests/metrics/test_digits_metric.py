@@ -5,8 +5,7 @@ import pytest
 from flax import nnx
 
 from sid_jax.errors import UserError
-from sid_jax.metrics.digits import DigitClassifier, DigitsMetric
-from sid_jax.metrics.frechet import statistics
+from sid_jax.metrics.digits import REAL_FEATURES, DigitClassifier, DigitsMetric
 
 
 @pytest.fixture(scope="module")
@@ -17,7 +16,7 @@ def pictures():
 @pytest.fixture(scope="module")
 def metric(pictures):
     classifier = DigitClassifier(rngs=nnx.Rngs(0))
-    return DigitsMetric(classifier, statistics(DigitsMetric(classifier, None).look(pictures)[0]))
+    return DigitsMetric.of(classifier, DigitsMetric(classifier, None).look(pictures)[0])
 
 
 def test_accuracy_is_the_share_of_images_that_show_what_was_asked_for(metric, pictures):
@@ -41,10 +40,25 @@ def test_batches_do_not_matter(metric, pictures):
 def test_saved_and_loaded_it_is_the_same(metric, pictures, tmp_path):
     metric.save(tmp_path / "metric")
     back = DigitsMetric.load(tmp_path / "metric")
-    assert back(pictures, ["7"] * 60) == metric(pictures, ["7"] * 60)
+    found, expected = back(pictures, ["7"] * 60), metric(pictures, ["7"] * 60)
+    assert found == pytest.approx(expected, abs=0.1) and found["frechet_distance"] == expected["frechet_distance"]
 
 
-@pytest.mark.parametrize("name", ["classifier.safetensors", "reference.safetensors"])
+def test_the_reference_images_themselves_have_all_precision_and_recall(metric, pictures):
+    found = metric(pictures, [""] * 60)
+    assert (found["precision"], found["recall"]) == (1, 1)
+    found = metric(np.repeat(pictures[:1], 60, axis=0), [""] * 60)
+    assert (found["precision"], found["recall"]) == (1, pytest.approx(1 / 60, abs=1e-6))
+
+
+def test_features_of_real_images_are_kept_in_part():
+    features = np.arange(3 * REAL_FEATURES, dtype=np.float32)[:, None].repeat(2, 1)
+    metric = DigitsMetric.of(DigitClassifier(rngs=nnx.Rngs(0)), features)
+    assert metric.real.shape == (REAL_FEATURES, 2) and len(np.unique(metric.real[:, 0])) == REAL_FEATURES
+    np.testing.assert_allclose(metric.reference.mean, features.mean(0), rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["classifier.safetensors", "reference.safetensors", "real_features.safetensors"])
 def test_a_damaged_folder_is_an_error(metric, tmp_path, name):
     metric.save(tmp_path / "metric")
     (tmp_path / "metric" / name).write_bytes(b"nothing")

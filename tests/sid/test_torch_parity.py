@@ -1,8 +1,6 @@
 """The real train step against plain PyTorch: the losses of both updates and the gradients of both networks.
 
-The draws of the JAX step are repeated here from the keys that `keys.py` documents, and handed to the reference. The
-gradients are read off the new state: Adam's moment is (1 - beta2) g^2 after one update from zero, and the sign is that
-of the change.
+The draws of the JAX step are repeated from the keys that `keys.py` documents, and handed to the reference.
 """
 
 import dataclasses
@@ -13,10 +11,10 @@ import numpy as np
 import pytest
 import tiny_network
 import torch
+from repeated_draws import draws_of, gradients, n_of
 from torch_reference import Net, Reference
 
 from sid_jax import sid
-from sid_jax.sid import Purpose, key_for
 
 BATCH, SIZE = 4, 4
 SHAPE = (SIZE, SIZE, tiny_network.CHANNELS)
@@ -36,54 +34,6 @@ def settings_of(**changes) -> sid.Settings:
     return dataclasses.replace(base, **changes)
 
 
-def n_of(settings: sid.Settings, step: int) -> int:
-    if settings.num_steps == 1:
-        return 1
-    return int(jax.random.randint(key_for(settings.seed, step, Purpose.NUM_STEPS), (), 1, settings.num_steps + 1))
-
-
-def draws_of(settings: sid.Settings, process: sid.VP, step: int) -> dict:
-    """What the step draws, over the whole batch, images as [B, C, H, W]: part j holds the samples j, j + parts, ..."""
-    parts = settings.accumulation
-    size = settings.batch // parts
-    shape = (size, *settings.latent_shape)
-
-    def whole(draw):
-        batch = np.stack([np.asarray(draw(part)) for part in range(parts)], axis=1)
-        return batch.reshape(settings.batch, *batch.shape[2:])
-
-    def images(purpose):
-        def draw(part):
-            return jax.random.normal(key_for(settings.seed, step, purpose, part), shape)
-
-        return whole(draw).transpose(0, 3, 1, 2).astype(np.float64)
-
-    def steps(purpose):
-        def draw(k):
-            def of_part(part):
-                key = jax.random.fold_in(key_for(settings.seed, step, purpose, part), k)
-                return jax.random.normal(key, shape)
-
-            return whole(of_part).transpose(0, 3, 1, 2).astype(np.float64)
-
-        return np.stack([draw(k) for k in range(settings.num_steps)])
-
-    def key(purpose):
-        return lambda part: key_for(settings.seed, step, purpose, part)
-
-    dropout = settings.guidance.prompt_dropout
-    return {
-        "n": n_of(settings, step),
-        "fake_z": steps(Purpose.FAKE_STEPS),
-        "fake_t": whole(lambda j: process.fake_times(key(Purpose.FAKE_TIME)(j), size)),
-        "fake_noise": images(Purpose.FAKE_NOISE),
-        "dropped": whole(lambda j: jax.random.bernoulli(key(Purpose.FAKE_DROPOUT)(j), dropout, (size,))),
-        "generator_z": steps(Purpose.GENERATOR_STEPS),
-        "generator_t": whole(lambda j: process.generator_times(key(Purpose.GENERATOR_TIME)(j), size)),
-        "generator_noise": images(Purpose.GENERATOR_NOISE),
-    }
-
-
 def check(prediction_type: str, settings: sid.Settings, only: tuple[int, ...] = (), jit: bool = False):
     """One iteration from a fresh state, for every n that can be drawn, or those in `only`.
 
@@ -91,7 +41,7 @@ def check(prediction_type: str, settings: sid.Settings, only: tuple[int, ...] = 
     """
     config = SCHEDULER | {"prediction_type": prediction_type}
     process = sid.VP.from_scheduler(config)
-    networks = sid.Networks(tiny_network.unet, tiny_network.encode)
+    networks = sid.Networks(tiny_network.unet, tiny_network.encode, tiny_network.unet_with_bottleneck)
     step = (sid.jit_train_step if jit else sid.make_train_step)(networks, process, settings)
 
     params = [tiny_network.init(seed) for seed in range(3)]
@@ -99,9 +49,12 @@ def check(prediction_type: str, settings: sid.Settings, only: tuple[int, ...] = 
     rng = np.random.default_rng(5)
     tokens = {
         name: rng.integers(0, tiny_network.VOCABULARY, (settings.batch, tiny_network.LENGTH))
-        for name in ("fake", "generator")
+        for name in ("fake", "generator", "real")
     }
-    tokens["empty"] = np.zeros((1, tiny_network.LENGTH), int)
+    real = rng.normal(size=(settings.batch, *SHAPE)).astype(np.float32)
+    batch = {name: tokens[name] for name in ("fake", "generator")}
+    batch["real"] = {"images": real, "tokens": tokens["real"]}
+    tokens["empty"] = batch["empty"] = np.zeros((1, tiny_network.LENGTH), int)
 
     names = ("kappa1", "kappa2", "kappa3", "kappa4")
     reference = Reference(
@@ -111,11 +64,13 @@ def check(prediction_type: str, settings: sid.Settings, only: tuple[int, ...] = 
         **{name: getattr(settings, name) for name in ("num_steps", "t_init", "noise", "alpha", "weighting")},
         **{name: getattr(settings, name) for name in ("loss_scale", "lr", "glr", "eps")},
         **{name: getattr(settings.guidance, name) for name in names},
+        **{name: getattr(settings.gan, name) for name in ("lambda_d", "lambda_g")},
+        elements=int(np.prod(SHAPE)),
     )
 
     for n in only or range(1, settings.num_steps + 1):
         number = next(number for number in range(200) if n_of(settings, number) == n)
-        draws = draws_of(settings, process, number)
+        draws = draws_of(settings, process, number) | {"real": real.transpose(0, 3, 1, 2).astype(np.float64)}
         state = sid.TrainState.create(params[0])
         state = dataclasses.replace(
             state,
@@ -124,7 +79,7 @@ def check(prediction_type: str, settings: sid.Settings, only: tuple[int, ...] = 
             generator=jax.tree.map(jnp.array, params[2]),
         )
         with jax.disable_jit(not jit):
-            new, metrics = step(state, {"teacher": params[0], "text": table}, tokens)
+            new, metrics = step(state, {"teacher": params[0], "text": table}, batch)
         nets = [Net(p) for p in params]
         expected = reference.iteration(*nets, tokens, draws, number)
 
@@ -139,13 +94,6 @@ def check(prediction_type: str, settings: sid.Settings, only: tuple[int, ...] = 
             assert float(metrics[f"{which}_grad_norm"]) == pytest.approx(
                 np.sqrt(sum(np.sum(v**2) for v in expected[f"{which}_gradients"].values())), rel=1e-4
             )
-
-
-def gradients(old, new, moment, beta2):
-    def one(old, new, v):
-        return np.sign(np.asarray(old) - np.asarray(new)) * np.sqrt(np.asarray(v, np.float64) / (1 - beta2))
-
-    return jax.tree.map(one, old, new, moment)
 
 
 @pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
@@ -175,6 +123,23 @@ def test_weightings(weighting):
 def test_accumulation_is_one_batch():
     """The reference takes the whole batch at once; only the draws know of the parts."""
     check("v_prediction", settings_of(guidance=PRESETS["all_different"], batch=2 * BATCH, accumulation=2))
+
+
+@pytest.mark.parametrize(
+    "strategy", [pytest.param(name, marks=[] if name in ("lsg", "zero_cfg") else pytest.mark.slow) for name in PRESETS]
+)
+def test_diffusion_gan(strategy):
+    """Both terms of section 6; the losses are those without it, the gradients have it in them."""
+    settings = settings_of(guidance=PRESETS[strategy], gan=sid.Gan(lambda_d=0.7, lambda_g=30.0))
+    if strategy == "lsg":
+        settings = dataclasses.replace(settings, num_steps=4, t_init=999, guidance=PRESETS["lsg"])
+    check("epsilon", settings, only=(3,) if strategy == "lsg" else ())
+
+
+@pytest.mark.slow
+def test_diffusion_gan_with_accumulation():
+    settings = settings_of(guidance=PRESETS["all_different"], batch=2 * BATCH, accumulation=2)
+    check("v_prediction", dataclasses.replace(settings, gan=sid.Gan(lambda_d=0.7, lambda_g=30.0)))
 
 
 def test_compiled():

@@ -37,6 +37,10 @@ def encode(table, tokens):
 
 
 def unet(params, x, t, cond):
+    return unet_with_bottleneck(params, x, t, cond)[0]
+
+
+def unet_with_bottleneck(params, x, t, cond):
     """The skip connection keeps the x0-prediction near t = 999, where a is small, in the range of images."""
     angles = t[:, None] * FREQUENCIES
     time = jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1).astype(x.dtype)
@@ -45,7 +49,7 @@ def unet(params, x, t, cond):
     h = _conv(x, params["conv_in"])
     h = jax.nn.silu(h * (1 + embedding) + embedding)
     h = h + jax.nn.silu(_conv(h, params["conv_mid"]))
-    return x + 0.3 * _conv(h, params["conv_out"]) + params["bias_out"]
+    return x + 0.3 * _conv(h, params["conv_out"]) + params["bias_out"], h
 
 
 def _conv(x, kernel):

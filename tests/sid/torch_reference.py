@@ -20,6 +20,10 @@ class Net(torch.nn.Module):
             self.register_parameter(name, torch.nn.Parameter(torch.tensor(value, dtype=torch.float64)))
 
     def forward(self, x, t, cond):
+        h = self.bottleneck(x, t, cond)
+        return x + 0.3 * self.conv(h, self.conv_out) + self.bias_out[:, None, None]
+
+    def bottleneck(self, x, t, cond):
         text, pooled = cond
         angles = t[:, None].double() * torch.tensor([1e-3, 3e-3, 1e-2, 3e-2], dtype=torch.float64)
         time = torch.cat([torch.sin(angles), torch.cos(angles)], dim=1)
@@ -27,8 +31,7 @@ class Net(torch.nn.Module):
         embedding = embedding[:, :, None, None]
         h = self.conv(x, self.conv_in)
         h = F.silu(h * (1 + embedding) + embedding)
-        h = h + F.silu(self.conv(h, self.conv_mid))
-        return x + 0.3 * self.conv(h, self.conv_out) + self.bias_out[:, None, None]
+        return h + F.silu(self.conv(h, self.conv_mid))
 
     @staticmethod
     def conv(x, kernel):
@@ -102,6 +105,32 @@ class Reference:
         loss = w * (y_real - y_fake2) * ((y_real - x_g) - self.s["alpha"] * (y_real - y_fake3))
         return self.s["loss_scale"] * loss.sum() / len(x_g)
 
+    def logits(self, fake, x, t, noise, tokens):
+        """The discriminator of section 6; it reads the text unless kappa1 is 0."""
+        if self.s["kappa1"] == 0:
+            tokens = self.empty_tokens.expand(len(x), -1)
+        features = fake.bottleneck(self.scheduler.add_noise(x, noise, t), t, self.encode(tokens))
+        return features.mean(dim=1).clamp(-10, 10)
+
+    def entropy(self, logits, label):
+        """The mean over the map, times the elements of a latent, for each sample: [B, 1, 1, 1]."""
+        target = torch.full_like(logits, label)
+        values = F.binary_cross_entropy_with_logits(logits, target, reduction="none").mean(dim=(1, 2))
+        return (self.s["elements"] * values)[:, None, None, None]
+
+    def discriminator_loss(self, fake, x_g, real, t, noise, tokens, real_tokens, dropped):
+        tokens, real_tokens = (torch.where(dropped[:, None], self.empty_tokens, c) for c in (tokens, real_tokens))
+        of_real = self.entropy(self.logits(fake, real, t, noise, real_tokens), 1.0)
+        of_fake = self.entropy(self.logits(fake, x_g, t, noise, tokens), 0.0)
+        return (of_real + of_fake).sum() / 2 / len(x_g)
+
+    def adversarial_loss(self, teacher, fake, x_g, t, noise, tokens):
+        with torch.no_grad():
+            x_t = self.scheduler.add_noise(x_g, noise, t)
+            y_real = self.to_x0(x_t, t, self.guided(teacher, x_t, t, self.encode(tokens), self.s["kappa4"]))
+            w = self.weight(x_g, y_real, t)
+        return (w * self.entropy(self.logits(fake, x_g, t, noise, tokens), 1.0)).sum() / len(x_g)
+
     def weight(self, x_g, y_real, t):
         abar = self.scheduler.alphas_cumprod.double()[t][:, None, None, None]
         sigma = (1 - abar).sqrt()
@@ -126,7 +155,12 @@ class Reference:
         return optimizer
 
     def iteration(self, teacher, fake, generator, tokens, draws, step):
-        """Updates A and B of the given step, on the networks in place: the losses and the gradients."""
+        """Updates A and B of the given step, on the networks in place: the losses and the gradients.
+
+        With lambda_d or lambda_g set, `draws` has real latents, `real`, and `tokens` their captions, `real`. The losses
+        are without the GAN terms, the gradients with them.
+        """
+        lambda_d, lambda_g = self.s.get("lambda_d", 0), self.s.get("lambda_g", 0)
         d = {name: torch.tensor(value) for name, value in draws.items() if name != "n"}
         tokens = {name: torch.tensor(value).long() for name, value in tokens.items()}
         optimizers = [self.adam(fake, self.s["lr"], step), self.adam(generator, self.s["glr"], step)]
@@ -134,15 +168,20 @@ class Reference:
         with torch.no_grad():
             x_g = self.generate(generator, d["fake_z"], self.encode(tokens["fake"]), draws["n"])
         fake_loss = self.fake_loss(fake, x_g, d["fake_t"], d["fake_noise"], tokens["fake"], d["dropped"])
-        fake_loss.backward()
+        total = fake_loss
+        if lambda_d:
+            shared = (d["fake_t"], d["fake_noise"], tokens["fake"], tokens["real"], d["dropped"])
+            total = total + lambda_d * self.discriminator_loss(fake, x_g, d["real"], *shared)
+        total.backward()
         optimizers[0].step()
         fake_gradients = {name: value.copy() for name, value in fake.gradients().items()}
 
         x_g = self.generate(generator, d["generator_z"], self.encode(tokens["generator"]), draws["n"])
-        generator_loss = self.generator_loss(
-            teacher, fake, x_g, d["generator_t"], d["generator_noise"], tokens["generator"]
-        )
-        generator_loss.backward()
+        arguments = (teacher, fake, x_g, d["generator_t"], d["generator_noise"], tokens["generator"])
+        total = generator_loss = self.generator_loss(*arguments)
+        if lambda_g:
+            total = total + lambda_g * self.adversarial_loss(*arguments)
+        total.backward()
         optimizers[1].step()
         return {
             "fake_loss": fake_loss.item(),

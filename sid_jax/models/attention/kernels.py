@@ -9,8 +9,9 @@ import numpy as np
 from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel, splash_attention_mask
 
 _LANES = 128  # splash's blocks are multiples of this
-_BLOCK = 512  # positions of a block of logits
-_RESIDENT = 4096  # positions of keys and values that a core keeps in its memory; half as many in float32
+_BLOCK = 512  # positions, of queries and of keys, of a block of logits in the forward pass
+_BACKWARD_BLOCK = 256  # of queries
+_RESIDENT = 2**20  # bytes of keys, and of values, that a core holds for its pass over the queries backwards
 
 
 def cudnn(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
@@ -29,11 +30,13 @@ def cudnn_obstacle(length: int, key_length: int, head_size: int, dtype: np.dtype
 
 def splash(query: jax.Array, key: jax.Array, value: jax.Array, *, interpret: bool = False) -> jax.Array:
     """See `attend`; TPUs only, or anywhere with `interpret`, slowly."""
-    resident = _RESIDENT if key.dtype.itemsize == 2 else _RESIDENT // 2
-    kernel = _splash_kernel(query.shape[2], query.shape[1], key.shape[1], resident, interpret)
-    query *= query.shape[-1] ** -0.5  # the kernel does not scale
-    heads_first = (jnp.swapaxes(x, 1, 2) for x in (query, key, value))
-    return jnp.swapaxes(jax.vmap(kernel)(*heads_first), 1, 2)
+    batch, length, heads, head_size = query.shape
+    resident = _RESIDENT // (-(-head_size // _LANES) * _LANES * key.dtype.itemsize)
+    kernel = _splash_kernel(batch * heads, length, key.shape[1], resident, interpret)
+    query *= head_size**-0.5  # the kernel does not scale
+    # To the kernel the samples are so many more heads: under vmap two of them would need more memory than one.
+    one_by_one = (jnp.swapaxes(x, 1, 2).reshape(-1, x.shape[1], x.shape[3]) for x in (query, key, value))
+    return jnp.swapaxes(kernel(*one_by_one).reshape(batch, heads, length, head_size), 1, 2)
 
 
 def splash_obstacle(length: int, key_length: int, head_size: int, dtype: np.dtype) -> str | None:
@@ -48,14 +51,19 @@ def splash_obstacle(length: int, key_length: int, head_size: int, dtype: np.dtyp
 def _splash_kernel(heads: int, length: int, key_length: int, resident: int, interpret: bool):
     queries, resident = _largest_block(length, _BLOCK), _largest_block(key_length, resident)
     keys = _largest_block(resident, _BLOCK)
+    # Positions last: few of them fill up a tile, where 40 or 80 numbers of a head would leave most of it empty.
+    layout = splash_attention_kernel.QKVLayout.SEQ_MINOR
     sizes = splash_attention_kernel.BlockSizes(
         block_q=queries,
-        block_kv=resident,
+        block_kv=keys,
         block_kv_compute=keys,
-        block_q_dkv=queries,
+        block_q_dkv=_largest_block(length, _BACKWARD_BLOCK),
         block_kv_dkv=resident,
         block_kv_dkv_compute=keys,
         use_fused_bwd_kernel=True,
+        q_layout=layout,
+        k_layout=layout,
+        v_layout=layout,
     )
     mask = splash_attention_mask.FullMask((length, key_length))
     return splash_attention_kernel.make_splash_mha(

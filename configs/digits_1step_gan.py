@@ -1,0 +1,26 @@
+"""The digits teacher distilled into one step, with a diffusion GAN on real digits.
+
+Data:     pip install tensorflow-datasets==4.9.10 importlib_resources
+          python -m sid_jax.data.digit_pairs --out data/tfds     (MNIST is downloaded; or from a file: --data FILE.npz)
+Command:  python -m sid_jax.train --config configs/digits_1step_gan.py
+Variants: --config.guidance.strategy=anti_cfg, or lsg
+Hardware: 2 CPU cores, about 10 minutes
+Compare:  python -m benchmarks.guidance; docs/guidance.md has its table
+"""
+
+import digits_1step
+
+
+def get_config():
+    c = digits_1step.get_config()
+    c.real.source = "tfds:digit_pairs"
+    c.real.data_dir = "data/tfds"
+
+    # The teacher and the fake network without guidance: diverse; the GAN term is what keeps it sharp.
+    c.guidance.strategy = "zero_cfg"
+    c.guidance.kappa4 = None  # as the strategy says
+    c.gan.lambda_d = 0.05
+    c.gan.lambda_g = 0.01
+    # The discriminator is worth listening to after a while only.
+    c.gan.start = 6_400  # 100 updates
+    return c

@@ -1,0 +1,47 @@
+"""Encoded pictures from anywhere to square arrays of one size, without trusting what they say they are."""
+
+import io
+
+import numpy as np
+from PIL import Image, ImageOps
+
+FORMATS = ("JPEG", "PNG", "WEBP")
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
+MOST_BYTES = 2**27  # of a file; what is larger is no photograph
+
+
+class Corrupted(Exception):
+    """An image that can't be used; the message says why."""
+
+
+def decode(data: bytes, resolution: int, most_pixels: int) -> np.ndarray:
+    """The largest square in the middle of an image, resized: uint8 `[resolution, resolution, 3]`.
+
+    The size that the header states is checked before a pixel is decoded, and the square is cut out before it is
+    resized, so that neither a small file of a huge image nor a very long one takes much memory.
+
+    Args:
+      data: a JPEG, PNG or WebP file.
+      resolution: in pixels.
+      most_pixels: width times height that an image may have.
+
+    Raises:
+      Corrupted: it is not such a file, is damaged, or is too large.
+    """
+    if len(data) > MOST_BYTES:
+        raise Corrupted(f"{len(data)} bytes are more than {MOST_BYTES}")
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            width, height = image.size
+            if width * height > most_pixels:
+                raise Corrupted(f"{width}x{height} pixels are more than {most_pixels}")
+            image = ImageOps.exif_transpose(image).convert("RGB")
+    except Corrupted:
+        raise
+    except Exception as error:  # Pillow's decoders raise nearly anything for damaged files
+        raise Corrupted(f"{type(error).__name__}: {' '.join(str(error).split())[:200]}") from error
+    width, height = image.size
+    side = min(width, height)
+    left, top = (width - side) / 2, (height - side) / 2
+    square = image.resize((resolution, resolution), Image.Resampling.LANCZOS, box=(left, top, left + side, top + side))
+    return np.asarray(square)
