@@ -6,31 +6,18 @@ Command:  python -m sid_jax.train --config configs/sdxl_4step_gan.py \
           Encode it once by python -m sid_jax.encode, and training needs no autoencoder.
 Variants: --config.guidance.strategy=anti_cfg, negative guidance in the fake network; or =lsg
 Teacher:  fetched from the hub, or a local diffusers folder: --config.teacher=FOLDER
-Weights:  those of arXiv 2509.25127 for text to image
+Weights:  those of arXiv 2509.25127 for text to image; the other settings are those of sdxl_4step
 """
 
-import sid_jax.config
+import sdxl_4step
 
 
 def get_config():
-    c = sid_jax.config.default()
-    c.teacher = "stabilityai/stable-diffusion-xl-base-1.0"
-    c.resolution = 1024
-    c.batch = 256
-
-    c.sid.num_steps = 4
-    c.sid.t_init = 999
-    c.sid.loss_scale = 100.0
-
+    c = sdxl_4step.get_config()
     # The teacher without guidance, and the fake network without text. The adversarial term is on the uniform mixture of
     # all four steps' outputs.
     c.guidance.strategy = "zero_cfg"
+    c.sid.loss_scale = 100.0
     c.gan.lambda_d = 1.0
     c.gan.lambda_g = 1.0
-
-    c.optimizer.lr = 1e-6
-    c.optimizer.glr = 1e-6
-    c.optimizer.eps = 1e-6  # mixed precision
-    c.mesh.fsdp = -1
-    c.mesh.data = 1
     return c

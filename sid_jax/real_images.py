@@ -4,8 +4,6 @@ import hashlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import jax
-import numpy as np
 from ml_collections import ConfigDict
 
 from sid_jax.data.latents import LatentCache
@@ -49,6 +47,11 @@ def with_real_images(
     """
     if not settings.gan.lambda_d:
         return prompts, {}
+    if config.text.precompute:
+        raise UserError(
+            "config key text.precompute is true, but captions of real images are not among the prompts that are "
+            "encoded once: set it to false, or both weights of the GAN term to 0"
+        )
     source = open_source(config)
     cached = isinstance(source, LatentCache)
     if cached:
@@ -58,10 +61,11 @@ def with_real_images(
 
 
 def autoencoder_digest(teacher: Teacher) -> str:
-    """What identifies the latents that an autoencoder makes: a hash of its parameters and its scaling factor."""
-    digest = hashlib.sha256(repr(teacher.vae.config.scaling_factor).encode())
-    for leaf in jax.tree.leaves(teacher.vae.params):
-        digest.update(np.ascontiguousarray(jax.device_get(leaf)))
+    """What identifies the latents that a teacher's autoencoder makes: hexadecimal SHA-256 of its files."""
+    digest = hashlib.sha256()
+    for path in (teacher.vae.folder / "config.json", *teacher.vae.weights().files):
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()
 
 

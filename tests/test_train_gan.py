@@ -56,6 +56,11 @@ def test_no_source_is_an_error(tiny_overrides, tmp_path):
         train.main([*tiny_overrides, *GAN, "--config.real.source=", f"--workdir={tmp_path / 'run'}"])
 
 
+def test_captions_are_not_among_the_prompts_that_are_encoded_once(arguments, tmp_path):
+    with pytest.raises(UserError, match=r"text\.precompute is true"):
+        train.main([*arguments, "--config.text.precompute=true", f"--workdir={tmp_path / 'run'}"])
+
+
 @pytest.mark.slow
 def test_an_interrupted_run_with_real_images_goes_on_in_every_phase(arguments, tmp_path, monkeypatch):
     """Frozen, without and with the adversarial term, and the interruption between two of them."""
