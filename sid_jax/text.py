@@ -53,6 +53,11 @@ def text_of(teacher: Teacher, resolution: int) -> Text:
     )
 
 
+def cached_text(read: Callable[[Sequence[str]], Any]) -> Text:
+    """Text that was encoded before: what `read` gives is the condition, and there are no text encoders."""
+    return Text(read, lambda params, condition: condition, ())
+
+
 def open_text(
     config: ConfigDict, teacher: Teacher, prompts: Sequence[str], mesh: jax.sharding.Mesh, workdir: str
 ) -> Text:
@@ -75,7 +80,7 @@ def open_text(
     cache = open_embeddings(folder, prompts)
     if not processes.gather(cache is not None).all():
         cache = _make_cache(folder, text_of(_loaded(config, teacher, mesh), config.resolution), prompts, mesh, cache)
-    return Text(cache, lambda params, condition: condition, ())
+    return cached_text(cache)
 
 
 def _loaded(config: ConfigDict, teacher: Teacher, mesh: jax.sharding.Mesh) -> Teacher:

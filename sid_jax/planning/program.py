@@ -17,6 +17,7 @@ from sid_jax.runtime import mesh as meshes
 from sid_jax.runtime.precision import parse_dtype
 from sid_jax.sid import Guidance, TrainState, jit_train_step
 from sid_jax.teachers import Teacher, encode, tokenise
+from sid_jax.text import cached_text, text_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,21 +62,25 @@ def build_program(config: ConfigDict, devices: list[jax.Device]) -> Program:
 
     shapes = jax.eval_shape(TrainState.create, teacher.unet.params)
     shardings = meshes.parameter_shardings(shapes, mesh)
-    frozen = {"teacher": teacher.unet.params, "text": tuple(part.params for part in teacher.text_encoders)}
+    text = text_of(teacher, config.resolution)
+    empty = tuple(jax.ShapeDtypeStruct(ids.shape, ids.dtype) for ids in tokenise(teacher, [""]))
+    tokens = tuple(jax.ShapeDtypeStruct((config.batch, *ids.shape[1:]), ids.dtype) for ids in empty)
+    if config.text.precompute:
+        empty, tokens = (jax.eval_shape(text.encode, text.params, ids) for ids in (empty, tokens))
+        text = cached_text(None)
+    frozen = {"teacher": teacher.unet.params, "text": text.params}
     stored = parse_dtype("precision.teacher", config.precision.teacher)
     frozen = jax.tree.map(lambda p: jax.ShapeDtypeStruct(p.shape, stored), frozen)
-    empty = [jax.ShapeDtypeStruct(ids.shape, ids.dtype) for ids in tokenise(teacher, [""])]
-    tokens = tuple(jax.ShapeDtypeStruct((config.batch, *ids.shape[1:]), ids.dtype) for ids in empty)
     batch = {
         "fake": placed(tokens, meshes.batch_sharding(mesh)),
         "generator": placed(tokens, meshes.batch_sharding(mesh)),
-        "empty": placed(tuple(empty), meshes.replicated(mesh)),
+        "empty": placed(empty, meshes.replicated(mesh)),
     }
     if settings.gan.lambda_d:  # real images as a cache of latents has them
         latents = jax.ShapeDtypeStruct((config.batch, *settings.latent_shape), jnp.float32)
         batch["real"] = placed({"images": latents, "tokens": tokens}, meshes.batch_sharding(mesh))
     step = jit_train_step(
-        networks_of(teacher, config.resolution, mesh),
+        networks_of(teacher, config.resolution, mesh, text),
         sampler.process,
         settings,
         out_shardings=(shardings, meshes.replicated(mesh)),

@@ -33,6 +33,16 @@ def test_state_is_22_bytes_a_parameter(tiny):
     assert built.images == 8
 
 
+def test_precomputed_text_takes_the_place_of_tokens_and_encoders(tiny):
+    config = sid_jax.config.default()
+    config.teacher, config.resolution, config.batch = str(tiny / "teacher"), 32, 8
+    config.text.precompute = True
+    _, frozen, batch = program.build_program(config, jax.devices("cpu")[:1]).arguments
+    assert frozen["text"] == ()
+    assert batch["fake"]["encoder_hidden_states"].shape[0] == 8
+    assert batch["empty"]["encoder_hidden_states"].shape[0] == 1
+
+
 def test_a_program_that_does_not_fit_is_a_result():
     message = "RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm. Used 21.50G of 15.75G hbm. Exceeded by 5.75G."
     assert overflow(message) == 21.5 * 2**30
