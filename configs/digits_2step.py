@@ -4,11 +4,10 @@ Command:  python -m sid_jax.train --config configs/digits_2step.py
 Hardware: 2 CPU cores
 """
 
-import digits_1step
+import digits_4step
 
 
 def get_config():
-    c = digits_1step.get_config()
+    c = digits_4step.get_config()
     c.sid.num_steps = 2
-    c.sid.t_init = 999
     return c
