@@ -1,8 +1,11 @@
 """Exported folders: stock PyTorch opens them, and makes the pictures that our sampler makes."""
 
+import fnmatch
 import json
+import shutil
 import sys
 
+import huggingface_hub
 import jax
 import numpy as np
 import pytest
@@ -122,6 +125,28 @@ def test_sample_makes_the_same_pictures_of_a_run_and_of_its_export(finished, tmp
     sample.main(["--model", str(tmp_path / "exported"), *common, "--out", str(tmp_path / "b")])
     for name in ("0000.png", "0001.png", "0002.png", "grid.png"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
+
+def test_of_a_teacher_on_the_hub_only_what_is_copied_is_fetched(finished, tiny, tmp_path, monkeypatch):
+    run = shutil.copytree(finished, tmp_path / "run")
+    config = json.loads((run / "config.json").read_text())
+    (run / "config.json").write_text(json.dumps(config | {"teacher": "org/name"}))
+
+    def snapshot_download(repository, revision, allow_patterns):
+        for file in (tiny / "teacher").rglob("*"):
+            name = str(file.relative_to(tiny / "teacher"))
+            if any(fnmatch.fnmatch(name, pattern) for pattern in allow_patterns):
+                (tmp_path / "cache" / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(file, tmp_path / "cache" / name)
+        return str(tmp_path / "cache")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
+    export.main(["--run", str(run), "--out", str(tmp_path / "exported")])
+    fetched = {str(file.relative_to(tmp_path / "cache")) for file in (tmp_path / "cache").rglob("*.safetensors")}
+    assert fetched == {"text_encoder/model.safetensors", "vae/diffusion_pytorch_model.safetensors"}
+    assert {str(f.relative_to(tmp_path / "exported")) for f in (tmp_path / "exported").rglob("*.safetensors")} == {
+        *fetched, "unet/diffusion_pytorch_model.safetensors",
+    }  # fmt: skip
 
 
 def test_the_folder_says_what_it_is_and_how_to_use_it(exported):

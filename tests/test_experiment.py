@@ -1,0 +1,53 @@
+"""The state that a run begins with: what it is, and what the devices hold of it."""
+
+import gc
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sid_jax import experiment, train
+from sid_jax.runtime import mesh as meshes
+from sid_jax.runtime.window import Window
+from sid_jax.teachers import load_teacher
+
+
+def live_bytes(but=()):
+    gc.collect()
+    known = set(map(id, but))
+    return sum(array.nbytes for array in jax.live_arrays() if id(array) not in known)
+
+
+def test_the_devices_hold_22_bytes_a_parameter(tiny):
+    before = jax.live_arrays()
+    unet = load_teacher(tiny / "teacher", parts=()).unet
+    mesh = meshes.make_mesh(devices=jax.devices()[:1])
+    params = unet.load(dtype=None, place=meshes.into_shards(mesh, jnp.float32)).params
+    state, teacher = experiment.new_state(params, jnp.bfloat16, mesh)
+    count = sum(leaf.size for leaf in jax.tree.leaves(teacher))
+    assert live_bytes(before) == 22 * count + 4  # and the count of updates
+
+    read = unet.load().params
+    for copy in (state.generator, state.fake, state.ema):
+        assert all(jax.tree.leaves(jax.tree.map(np.array_equal, copy, read)))
+    assert not any(leaf.any() for leaf in jax.tree.leaves((state.generator_moment, state.fake_moment)))
+    # To the bit what a run that goes on reads from the files.
+    again = unet.load(dtype=None, place=meshes.into_shards(mesh, jnp.bfloat16)).params
+    assert all(jax.tree.leaves(jax.tree.map(np.array_equal, teacher, again)))
+
+
+def test_a_run_holds_no_more(tiny_arguments, tiny, monkeypatch):
+    """Beside the state and the frozen networks only tokens, keys and metrics."""
+    before, held, add = jax.live_arrays(), [], Window.add
+
+    def hold(window, metrics):
+        held.append(live_bytes(before))
+        add(window, metrics)
+
+    monkeypatch.setattr(Window, "add", hold)
+    train.main([*tiny_arguments, "--config.images=16"])  # whose frozen networks are float32
+    networks = load_teacher(tiny / "teacher", parts=()).components
+    sizes = {name: sum(x.size for x in jax.tree.leaves(network.params)) for name, network in networks.items()}
+    expected = 24 * sizes["unet"] + 4 * sizes["text_encoder"] + 4 * sizes["vae"]
+    assert len(held) == 2
+    assert all(expected < bytes_held < expected + 2 * sizes["unet"] for bytes_held in held)
