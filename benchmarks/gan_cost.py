@@ -46,7 +46,7 @@ def main(argv=None):
         free, encoder = flops(without, target), encoder_flops(config)
         images = config.batch
         print(
-            f"| {strategy} | {free / images / 1e12:.3f} | {whole / images / 1e12:.3f} | "
+            f"| {strategy} | {free / images / 1e12:.3g} | {whole / images / 1e12:.3g} | "
             f"{(whole - free) / images / encoder:.3f} |",
             flush=True,
         )
