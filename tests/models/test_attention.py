@@ -1,4 +1,4 @@
-"""The implementations of attention against the plain one, in value and gradient, and the choice between them."""
+"""The implementations of attention against its formula, in value and gradient, and the choice between them."""
 
 import functools
 
@@ -24,18 +24,31 @@ def arrays(length, key_length, head_size, dtype, heads=2):
     return [jnp.asarray(rng.standard_normal(shape), dtype) for shape in shapes]
 
 
+def formula(query, key, value, causal=False):
+    """Attention as the papers write it, for JAX to differentiate."""
+    logits = jnp.einsum("bqhd,bkhd->bhqk", query, key) / query.shape[-1] ** 0.5
+    logits = jnp.where(jnp.tri(*logits.shape[2:], dtype=bool), logits, -jnp.inf) if causal else logits
+    return jnp.einsum("bhqk,bkhd->bqhd", jax.nn.softmax(logits), value)
+
+
 def with_gradients(function, query, key, value, cotangent):
     out, pull_back = jax.vjp(function, query, key, value)
     return out, *pull_back(cotangent)
 
 
-def assert_is_plain(function, *inputs):
-    expected = jax.jit(functools.partial(with_gradients, plain))(*(x.astype(jnp.float32) for x in inputs))
+def assert_is_attention(function, *inputs, causal=False):
+    expected = functools.partial(with_gradients, functools.partial(formula, causal=causal))
+    expected = jax.jit(expected)(*(x.astype(jnp.float32) for x in inputs))
     actual = jax.jit(functools.partial(with_gradients, function))(*inputs)
     for ours, theirs in zip(actual, expected, strict=True):
         assert ours.dtype == inputs[0].dtype
         error = jnp.abs(ours.astype(jnp.float32) - theirs).max() / jnp.abs(theirs).max()
         assert error <= TOLERANCE[inputs[0].dtype]
+
+
+@pytest.mark.parametrize(("causal", "dtype"), [(False, BFLOAT16), (True, FLOAT32)])
+def test_plain_is_attention(causal, dtype):
+    assert_is_attention(lambda *x: plain(*x, causal), *arrays(12, 9 if not causal else 12, 8, dtype), causal=causal)
 
 
 @pytest.mark.parametrize(
@@ -47,8 +60,8 @@ def assert_is_plain(function, *inputs):
         pytest.param(64, 64, 40, BFLOAT16, marks=pytest.mark.slow),
     ],
 )
-def test_chunked_is_plain(length, key_length, head_size, dtype):
-    assert_is_plain(functools.partial(chunked, chunk=32), *arrays(length, key_length, head_size, dtype))
+def test_chunked_is_attention(length, key_length, head_size, dtype):
+    assert_is_attention(functools.partial(chunked, chunk=32), *arrays(length, key_length, head_size, dtype))
 
 
 @pytest.mark.parametrize(
@@ -60,8 +73,8 @@ def test_chunked_is_plain(length, key_length, head_size, dtype):
         pytest.param(384, 64, BFLOAT16, marks=pytest.mark.slow),
     ],
 )
-def test_splash_is_plain(length, head_size, dtype):
-    assert_is_plain(functools.partial(splash, interpret=True), *arrays(length, length, head_size, dtype))
+def test_splash_is_attention(length, head_size, dtype):
+    assert_is_attention(functools.partial(splash, interpret=True), *arrays(length, length, head_size, dtype))
 
 
 def test_chunked_holds_no_more_than_chunks():

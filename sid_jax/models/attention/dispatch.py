@@ -40,7 +40,7 @@ def attend(
     """
     chosen = "xla" if causal or execution is None else choose(execution, query.shape, key.shape[1], query.dtype)
     if chosen == "xla":
-        return plain(query, key, value, causal=causal)
+        return plain(query, key, value, causal)
     if chosen == "chunked":
         return chunked(query, key, value)
     return execution.by_device({"cudnn": cudnn, "splash": splash}[chosen], query, key, value)

@@ -1,15 +1,39 @@
 """Attention as it is written: all logits in memory."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 
 
-def plain(query: jax.Array, key: jax.Array, value: jax.Array, *, causal: bool = False) -> jax.Array:
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
+def plain(query: jax.Array, key: jax.Array, value: jax.Array, causal: bool = False) -> jax.Array:
     """See `attend`."""
+    return _forward(query, key, value, causal)[0]
+
+
+def _forward(query: jax.Array, key: jax.Array, value: jax.Array, causal: bool) -> tuple[jax.Array, tuple]:
     logits = jnp.einsum("bqhd,bkhd->bhqk", query, key, preferred_element_type=jnp.float32)
     logits *= query.shape[-1] ** -0.5
     if causal:
         visible = jnp.tri(query.shape[1], key.shape[1], dtype=bool)
         logits = jnp.where(visible, logits, -jnp.inf)
     weights = jax.nn.softmax(logits, axis=-1).astype(value.dtype)
-    return jnp.einsum("bhqk,bkhd->bqhd", weights, value)
+    out = jnp.einsum("bhqk,bkhd->bqhd", weights, value)
+    return out, (query, key, value, weights, out)
+
+
+def _backward(causal: bool, kept: tuple, of_out: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    # What the softmax takes off each row, the sum over keys of weight x gradient, is also <out, of_out>: known before
+    # the gradients of the weights are, which need then not be read twice, nor kept in float32.
+    query, key, value, weights, out = kept
+    mean = jnp.einsum("bqhd,bqhd->bhq", out, of_out, preferred_element_type=jnp.float32)
+    of_weights = jnp.einsum("bqhd,bkhd->bhqk", of_out, value, preferred_element_type=jnp.float32)
+    of_logits = (weights * (of_weights - mean[..., None]) * query.shape[-1] ** -0.5).astype(query.dtype)
+    of_query = jnp.einsum("bhqk,bkhd->bqhd", of_logits, key)
+    of_key = jnp.einsum("bhqk,bqhd->bkhd", of_logits, query)
+    of_value = jnp.einsum("bhqk,bqhd->bkhd", weights, of_out)
+    return of_query, of_key, of_value
+
+
+plain.defvjp(_forward, _backward)
