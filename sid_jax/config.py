@@ -87,7 +87,8 @@ def default() -> ConfigDict:
     c.attention.long = 1024  # positions; shorter sequences, and the text's 77 tokens, are always "xla"
 
     # Memory against time: the backward pass computes again what the forward pass did not keep.
-    c.remat = "none"  # "dots": the results of linear layers are kept | "full": only the inputs of blocks are
+    # "none" keeps all, "dots" the results of layers but not of norms and activations, "full" the inputs of blocks.
+    c.remat = "none"
     c.scan = True  # equal transformer blocks as a loop: much less to compile, for a copy of their weights
 
     # Devices: the batch is split over data x fsdp, parameters over fsdp. -1: all that is left.

@@ -2,16 +2,26 @@
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import jax
 from flax import nnx
 from jax.sharding import Mesh, PartitionSpec
 
-REMAT = {
-    "none": None,
-    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
-    "full": jax.checkpoint_policies.nothing_saveable,
-}
+_PRODUCTS = ("conv_general_dilated", "pallas_call", "dot_product_attention_fwd_wrapper")
+
+
+def _is_product(primitive: Any, *_, **parameters) -> bool:
+    """Whether it is a linear layer, a convolution or an attention kernel, of all that there is to compute again.
+
+    The products within plain attention have batch dimensions: as large as the logits, they are not worth keeping.
+    """
+    if primitive.name == "dot_general":
+        return not any(parameters["dimension_numbers"][1])
+    return primitive.name in _PRODUCTS
+
+
+REMAT = {"none": None, "dots": _is_product, "full": jax.checkpoint_policies.nothing_saveable}
 """What the forward pass keeps of each block for the backward pass, by name, beside the block's inputs."""
 ATTENTION = ("auto", "xla", "chunked", "cudnn", "splash")
 _PLATFORMS = {"cudnn": "gpu", "splash": "tpu"}
@@ -28,7 +38,8 @@ class Execution:
         Shorter sequences, and the text's 77 tokens, whose logits are few, are plain always.
       long_attention: positions.
       remat: what is kept of a residual or transformer block for the backward pass, which computes the rest again: with
-        "none" all of it, with "dots" the results of linear layers, with "full" nothing but its inputs.
+        "none" all of it, with "dots" the results of linear layers, convolutions and attention kernels, with "full"
+        nothing but its inputs.
       scan: run equal transformer blocks, of which SDXL has ten in a row, as one loop: several times less to compile, at
         the price of a copy of their weights in the type that is computed in.
       platform: "cpu", "gpu" or "tpu": that of the devices that a program is compiled *for*, which need not be here;
@@ -70,6 +81,15 @@ class Execution:
         even = len(arrays[0]) % self.mesh.size == 0
         spec = PartitionSpec(self.mesh.axis_names) if even else PartitionSpec()
         return jax.shard_map(function, mesh=self.mesh, in_specs=spec, out_specs=spec, check_vma=False)(*arrays)
+
+
+def settle(execution: Execution | None, x: jax.Array) -> jax.Array:
+    """`x` itself; on TPUs a place where it has the form that the program says.
+
+    For convolutions of few samples, XLA for TPUs moves parts of each row into the batch, and would rather not move them
+    back: what follows is computed in that form too, and group norms pay for it (docs/scale.md has figures).
+    """
+    return jax.lax.optimization_barrier(x) if execution is not None and execution.platform == "tpu" else x
 
 
 def run(

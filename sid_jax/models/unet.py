@@ -6,7 +6,7 @@ from flax import nnx
 
 from sid_jax.models.config import UNetConfig
 from sid_jax.models.embeddings import TimestepEmbedding, sinusoidal
-from sid_jax.models.execution import Execution, run
+from sid_jax.models.execution import Execution, run, settle
 from sid_jax.models.resnet import Downsample2D, ResnetBlock2D, Upsample2D, conv, group_norm
 from sid_jax.models.transformer import Transformer2DModel
 
@@ -25,6 +25,7 @@ class _Builder:
             groups=self.config.norm_num_groups,
             eps=self.config.norm_eps,
             time_embed_dim=4 * self.config.block_out_channels[0],
+            execution=self.execution,
             **options,
             **self.layer,
         )
@@ -52,7 +53,7 @@ class DownBlock2D(nnx.Module):
         if cross_attention:
             self.attentions = nnx.List([build.transformer() for _ in range(layers)])
         if downsample:
-            self.downsamplers = nnx.List([Downsample2D(build.channels, **build.layer)])
+            self.downsamplers = nnx.List([Downsample2D(build.channels, execution=build.execution, **build.layer)])
 
     def __call__(self, x: jax.Array, time_embedding: jax.Array, context: jax.Array) -> list[jax.Array]:
         """All feature maps on the way, for the skip connections; the last one is the block's output."""
@@ -94,7 +95,7 @@ class UpBlock2D(nnx.Module):
         if cross_attention:
             self.attentions = nnx.List([build.transformer() for _ in skip_channels])
         if upsample:
-            self.upsamplers = nnx.List([Upsample2D(build.channels, **build.layer)])
+            self.upsamplers = nnx.List([Upsample2D(build.channels, execution=build.execution, **build.layer)])
 
     def __call__(
         self, x: jax.Array, skips: list[jax.Array], time_embedding: jax.Array, context: jax.Array
@@ -136,7 +137,7 @@ class UNet2DConditionModel(nnx.Module):
         layer = {"dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
         channels = config.block_out_channels
         top, last = channels[0], len(channels) - 1
-        self.config = config
+        self.config, self.execution = config, execution
         self.dtype = dtype
         self.conv_in = conv(config.in_channels, top, **layer)
         self.time_embedding = TimestepEmbedding(top, 4 * top, **layer)
@@ -219,7 +220,7 @@ class UNet2DConditionModel(nnx.Module):
         """
         time_embedding = self.embed_time(timestep, added_cond_kwargs)
         context = encoder_hidden_states
-        x = self.conv_in(sample)
+        x = settle(self.execution, self.conv_in(sample))
         skips = [x]
         for block in self.down_blocks:
             features = block(x, time_embedding, context)

@@ -7,8 +7,9 @@ import pytest
 from flax import nnx
 
 from sid_jax.models import Execution
-from sid_jax.models.execution import REMAT, run
-from sid_jax.models.transformer import Transformer2DModel
+from sid_jax.models.attention import attend
+from sid_jax.models.execution import REMAT, run, settle
+from sid_jax.models.transformer import Transformer2DModel, geglu
 
 
 def transformer(execution):
@@ -49,6 +50,35 @@ def test_what_is_kept(remat):
 
     products = str(jax.make_jaxpr(jax.grad(function))(jnp.ones((3, 4)))).count("dot_general")
     assert products == {"none": 2, "dots": 2, "full": 3}[remat]
+
+
+@pytest.mark.parametrize(("remat", "calls"), [("none", 1), ("dots", 1), ("full", 2)])
+def test_attention_kernels_are_kept_as_products_are(remat, calls):
+    execution = Execution("splash", remat=remat, platform="tpu")
+    layer = nnx.Linear(4, 4, use_bias=False, rngs=nnx.Rngs(0))
+
+    def function(x):
+        return jnp.sum(run(execution, lambda layer, x: attend(x, x, layer(x), execution=execution) ** 2, layer, x))
+
+    program = str(jax.make_jaxpr(jax.grad(function))(jnp.ones((1, 1024, 1, 4))))
+    assert program.count("name=splash_mha_fwd") == calls
+
+
+@pytest.mark.parametrize(("platform", "barriers"), [("tpu", 1), ("gpu", 0), (None, 0)])
+def test_only_tpus_need_to_settle(platform, barriers):
+    execution = platform and Execution(platform=platform)
+    program = str(jax.make_jaxpr(lambda x: settle(execution, x) + 1)(1.0))
+    assert program.count("optimization_barrier") == barriers
+
+
+def test_geglu_has_the_derivative_of_its_formula():
+    def formula(x):
+        value, gate = jnp.split(x, 2, axis=-1)
+        return value * jax.nn.gelu(gate, approximate=False)
+
+    x, of_out = 3 * jax.random.normal(jax.random.key(0), (50, 8)), jax.random.normal(jax.random.key(1), (50, 4))
+    for ours, theirs in zip(*((f(x), *jax.vjp(f, x)[1](of_out)) for f in (geglu, formula)), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5)
 
 
 def test_an_unknown_policy_is_an_error():
