@@ -1,6 +1,7 @@
 """What one run of a compiled program costs on one chip, added up over its HLO, every loop as often as it runs."""
 
 import dataclasses
+import math
 from collections import Counter
 from dataclasses import dataclass, field
 
@@ -97,7 +98,7 @@ class _Walk:
         elif opcode in ("dot", "convolution", "custom-call"):
             own.flops = flops(instruction, operands)
             own.kernel_flops = attention_flops(instruction, operands)
-            own.kernel_seconds = self._kernel_seconds(own.kernel_flops, operands)
+            own.kernel_seconds = self._kernel_seconds(own.kernel_flops, instruction, operands)
         if not own.kernel_flops:
             own.seconds = max(own.flops / self._chip.flops, own.bytes / self._chip.bandwidth)
         total.add(own)
@@ -109,10 +110,10 @@ class _Walk:
                 sides.append(_bytes(instruction.outputs) - _bytes(operands))
             total.collectives[kind] += max(sides)
 
-    def _kernel_seconds(self, operations: float, operands: list[Array]) -> float:
+    def _kernel_seconds(self, operations: float, instruction: Instruction, operands: list[Array]) -> float:
         if not operations:
             return 0
-        head = next(array.dims[3] for array in operands if len(array.dims) == 4)
+        head = _attention_shape(instruction, operands)[3]
         filled = -(-head // LANES) * LANES if self._chip in TPUS.values() else head
         return operations * filled / head / (KERNEL_SHARE * self._chip.flops)
 
@@ -128,16 +129,24 @@ def attention_flops(instruction: Instruction, operands: list[Array]) -> int:
     has two. Where it is in two kernels, one for keys and values and one for queries, they count 1.5 and 1. What a
     kernel computes again is left out, as is all padding within it.
     """
-    target = instruction.attribute(r'custom_call_target="([^"]*)"')
-    tensors = [array for array in operands if len(array.dims) == 4 and array.dtype in ("bf16", "f16", "f32")]
-    if not target.startswith(_KERNELS) or len(tensors) < 3:
+    shape = _attention_shape(instruction, operands)
+    if shape is None:
         return 0
-    query, key = tensors[:2]
-    # cuDNN's are [B, L, heads, D], and the TPU's [B, heads, L, D].
-    heads = query.dims[2 if target.startswith("__cudnn") else 1]
-    product = 4 * query.size * key.size // (query.dims[0] * heads * query.dims[3])
-    name = instruction.attribute(r'op_name="([^"]*)"')
-    if "dkv" in name:
-        fused = sum(len(array.dims) >= 4 for array in instruction.outputs) == 3
+    product = 4 * math.prod(shape)
+    if "dkv" in instruction.attribute(r'op_name="([^"]*)"'):
+        fused = sum(len(array.dims) >= 3 for array in instruction.outputs) == 3
         return product * (5 if fused else 3) // 2
-    return product * 5 // 2 if target.endswith("Backward") else product
+    backward = instruction.attribute(r'custom_call_target="([^"]*)"').endswith("Backward")
+    return product * 5 // 2 if backward else product
+
+
+def _attention_shape(instruction: Instruction, operands: list[Array]) -> tuple[int, int, int, int] | None:
+    """(B x heads, Lq, Lk, D) of an attention kernel; None for another instruction."""
+    target = instruction.attribute(r'custom_call_target="([^"]*)"')
+    tensors = [array.dims for array in operands if len(array.dims) >= 3 and array.dtype in ("bf16", "f16", "f32")]
+    if not target.startswith(_KERNELS) or len(tensors) < 3:
+        return None
+    query, key = tensors[:2]
+    if target.startswith("__cudnn"):  # [B, L, heads, D]
+        return query[0] * query[2], query[1], key[1], query[3]
+    return query[0], query[2], key[2], query[1]  # [B x heads, D, L], as models/attention/kernels.py has it
