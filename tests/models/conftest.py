@@ -14,12 +14,15 @@ _QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passe
 
 @pytest.fixture
 def ours(tmp_path):
-    """A function: PyTorch network -> our network with its weights, compiled: call it, or `method=` of it."""
+    """A function: PyTorch network, options of our constructor -> our network with its weights, compiled.
+
+    Call it, or `method=` of it.
+    """
     torch.set_num_threads(1)
 
-    def convert(network: torch.nn.Module):
+    def convert(network: torch.nn.Module, **options):
         network.save_pretrained(tmp_path)
-        component = open_component(tmp_path, type(network).__name__).load()
+        component = open_component(tmp_path, type(network).__name__, **options).load()
 
         def call(*args, method="__call__", **kwargs):
             def run(params, args, kwargs):

@@ -5,6 +5,8 @@ import numpy as np
 import pytest
 import torch
 
+from sid_jax.models import Execution
+
 SD15 = {
     "sample_size": 8,
     "block_out_channels": (16, 32, 48),
@@ -35,23 +37,25 @@ SMALL = {
 UPCAST = {**SMALL, "upcast_attention": True, "norm_eps": 1e-3}
 LAYERS = {**SMALL, "layers_per_block": (2, 1), "flip_sin_to_cos": False, "freq_shift": 1}
 SCALES = {**SMALL, "in_channels": 3, "out_channels": 5, "mid_block_scale_factor": 2.0, "attention_head_dim": (1, 2)}
+# Chunks of attention, blocks that are computed again, and equal ones as a loop.
+FRUGAL = Execution("chunked", long_attention=1, remat="full", scan=True)
 TIMES = np.array([0, 1, 20, 625, 979, 999])
 
 
 @pytest.mark.parametrize(
-    ("config", "size"),
+    ("config", "size", "execution"),
     [
-        pytest.param(SD15, (8, 8), id="sd15"),
-        pytest.param(SD15, (7, 13), id="sd15-odd"),
-        pytest.param(SD21, (8, 12), id="sd21"),
-        pytest.param(SDXL, (8, 8), id="sdxl"),
-        pytest.param(SDXL, (5, 9), id="sdxl-odd"),
-        pytest.param(UPCAST, (4, 4), id="upcast"),
-        pytest.param(LAYERS, (4, 4), id="layers-per-level"),
-        pytest.param(SCALES, (4, 4), id="scales"),
+        pytest.param(SD15, (8, 8), None, id="sd15"),
+        pytest.param(SD15, (7, 13), None, id="sd15-odd"),
+        pytest.param(SD21, (8, 12), None, id="sd21"),
+        pytest.param(SDXL, (8, 8), FRUGAL, id="sdxl"),
+        pytest.param(SDXL, (5, 9), None, id="sdxl-odd"),
+        pytest.param(UPCAST, (4, 4), None, id="upcast"),
+        pytest.param(LAYERS, (4, 4), None, id="layers-per-level"),
+        pytest.param(SCALES, (4, 4), None, id="scales"),
     ],
 )
-def test_unet_is_diffusers(config, size, varied, ours, close, seeded):
+def test_unet_is_diffusers(config, size, execution, varied, ours, close, seeded):
     torch.manual_seed(0)
     theirs = varied(diffusers.UNet2DConditionModel(**config))
     batch = len(TIMES)
@@ -65,7 +69,7 @@ def test_unet_is_diffusers(config, size, varied, ours, close, seeded):
         our_added = {"text_embeds": our_text, "time_ids": ids}
     with torch.no_grad():
         expected = theirs(sample, torch.from_numpy(TIMES), context, added_cond_kwargs=added).sample
-    actual = ours(theirs)(our_sample, TIMES, our_context, added_cond_kwargs=our_added)
+    actual = ours(theirs, execution=execution)(our_sample, TIMES, our_context, added_cond_kwargs=our_added)
     close(actual, expected)
 
 
