@@ -6,6 +6,9 @@ The types of the values below are the types that `--config.x=y` accepts.
 
 from ml_collections import ConfigDict, config_dict
 
+from sid_jax.errors import UserError
+from sid_jax.runtime.retention import Keep
+
 
 def default() -> ConfigDict:
     """The published settings for Stable Diffusion 1.5 in one step (SiD-LSG, Zhou et al. 2025, arXiv 2406.01561)."""
@@ -100,13 +103,45 @@ def default() -> ConfigDict:
     c.log_every = 10
     c.sample_every = 500
     c.sample_images = 16  # in a sample grid
-    c.checkpoint_every = 500
-    c.keep_checkpoints = 2
 
-    # The table at the end.
+    # Checkpoints.
+    c.checkpoint_every = 500  # updates
+    c.checkpoint_minutes = 0.0  # also when this long has passed since the last; 0: no matter
+    c.keep_checkpoints = 2  # so many of the newest; one alone leaves nothing to fall back on if it is damaged
+    c.keep_every = 0  # updates; those at multiples of it stay for good; 0: none
+    c.keep_best = 0  # so many of the best by a logged value; 0: none
+    c.keep_best_by = "frechet_distance"
+    c.keep_best_mode = "min"  # "min" | "max"
+    c.on_failed_save = "continue"  # "continue" | "stop": where one can't be written, as on a full disk
+
+    # Weights & Biases, besides TensorBoard; empty: not used.
+    c.wandb = ConfigDict()
+    c.wandb.project = ""
+    c.wandb.entity = ""
+    c.wandb.name = ""  # empty: the name of the workdir
+
+    # The table at the end, and the student's part of it as it trains.
     c.evaluate = ConfigDict()
     c.evaluate.metric = ""  # a metric network, such as "bundled:digits_metric"; empty: no table
+    c.evaluate.every = 0  # updates, a multiple of log_every: measures the student for metrics.jsonl; 0: not
     c.evaluate.samples = 2000
     c.evaluate.teacher_steps = 50  # DDIM steps
     c.evaluate.teacher_guidance = 7.5  # of classifier-free guidance
     return c
+
+
+def check(config: ConfigDict) -> None:
+    """Raises UserError for a setting of when and what a run writes that makes no sense."""
+    for key in ("images", "log_every", "sample_every", "checkpoint_every", "max_bad_steps", "sample_images"):
+        if config[key] < 1:
+            raise UserError(f"config key {key} is {config[key]}: use a positive number")
+    if not config.checkpoint_minutes >= 0:
+        raise UserError(f"config key checkpoint_minutes is {config.checkpoint_minutes}: use 0 or a positive number")
+    if config.on_failed_save not in ("continue", "stop"):
+        raise UserError(f"config key on_failed_save is {config.on_failed_save!r}: use continue or stop")
+    every = config.evaluate.every
+    if every < 0 or every % config.log_every:
+        raise UserError(f"config key evaluate.every is {every}: use 0, or a multiple of log_every")
+    if every and not config.evaluate.metric:
+        raise UserError("config key evaluate.metric is empty, and evaluate.every needs one: name a metric network")
+    Keep.of(config)

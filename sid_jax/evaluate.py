@@ -23,6 +23,7 @@ from sid_jax.runtime.pictures import save_png, side_by_side
 from sid_jax.sid import VP
 from sid_jax.teachers import Teacher
 from sid_jax.teachers.ddim import DDIM
+from sid_jax.text import Text
 
 COLUMNS = {
     "steps": "steps",
@@ -125,6 +126,36 @@ def evaluate(student: Student, metric: DigitsMetric, samples: int, mesh: jax.sha
             "seconds_per_1000": seconds * 1000 / samples,
         }
     return Evaluation(rows, samples, _compare(images, rows, prompts))
+
+
+class StudentQuality:
+    """Measures a student while it trains, always on the same prompts and noise.
+
+    Args:
+      teacher: its pipeline.
+      sampler: how the student is sampled.
+      config: the run's; `evaluate.samples` and `seed` are read.
+      metric: what measures the images.
+      text, mesh: see `TextToImage`.
+    """
+
+    def __init__(
+        self,
+        teacher: Teacher,
+        sampler: Any,
+        config: ConfigDict,
+        metric: DigitsMetric,
+        text: Text | None = None,
+        mesh: jax.sharding.Mesh | None = None,
+    ):
+        prompts = read_prompt_file(assets.resolve(config.prompts))
+        self._asked = [prompts[i % len(prompts)] for i in range(config.evaluate.samples)]
+        self._generate = TextToImage(teacher, sampler, config.resolution, text=text, mesh=mesh)
+        self._metric, self._seed = metric, config.seed
+
+    def __call__(self, params: Any) -> dict[str, float]:
+        """Name to value, such as `frechet_distance`, of the images that the parameters make."""
+        return self._metric(self._generate(params, self._asked, self._seed), self._asked)
 
 
 def _timed(generate: TextToImage, params: Any, prompts: list[str], seed: int) -> tuple[np.ndarray, float]:

@@ -1,6 +1,7 @@
 """Distills a text-to-image diffusion model into a generator of one or a few steps."""
 
 import contextlib
+import logging
 import sys
 import time
 from collections.abc import Sequence
@@ -15,19 +16,23 @@ from ml_collections import ConfigDict
 import sid_jax.config
 from sid_jax import assets, experiment
 from sid_jax.data.prompts import PromptStream, read_prompt_file
-from sid_jax.errors import UserError
-from sid_jax.evaluate import evaluate, open_metric, report
+from sid_jax.evaluate import StudentQuality, evaluate, open_metric, report
 from sid_jax.experiment import Student
 from sid_jax.pipeline import TextToImage, networks_of
 from sid_jax.real_images import with_real_images
 from sid_jax.runtime import command_line, processes
 from sid_jax.runtime import mesh as meshes
 from sid_jax.runtime.checkpoints import Checkpoints, abstract
+from sid_jax.runtime.messages import telling
 from sid_jax.runtime.pictures import image_grid
 from sid_jax.runtime.precision import parse_dtype
+from sid_jax.runtime.preemption import Preempted, watching
+from sid_jax.runtime.profile import Profile
 from sid_jax.runtime.progress import Progress
 from sid_jax.runtime.resume import check_same_training
+from sid_jax.runtime.retention import Keep
 from sid_jax.runtime.run_log import RunLog, make_workdir
+from sid_jax.runtime.saving import Saving
 from sid_jax.runtime.window import Window
 from sid_jax.sid import FewStep, TrainState, jit_train_step
 from sid_jax.teachers import PARTS, Teacher
@@ -35,7 +40,8 @@ from sid_jax.text import Text, open_text
 
 EPILOG = """\
 A run lives in its workdir: the resolved config, metrics as JSON lines and for TensorBoard, sample grids, checkpoints.
-Run the same command again and it goes on from the newest checkpoint.
+Run the same command again and it goes on from the newest checkpoint that is whole. On SIGTERM it saves and ends with
+exit code 75: run the same command again.
 
 examples:
   python -m sid_jax.train --config configs/digits_1step.py
@@ -44,21 +50,38 @@ examples:
   launch/ has scripts for TPU pods and clusters of GPUs"""
 
 
+say = logging.getLogger("sid_jax.train").info
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """The command."""
     parser = command_line.Parser("python -m sid_jax.train", __doc__, EPILOG)
     parser.add_argument("--workdir", metavar="DIR", help="the run's folder (default: runs/<name of the config file>)")
+    parser.add_argument(
+        "--resume", choices=("auto", "force"), default="auto",
+        help="force: go on although settings or prompts are not those that the run was started with",
+    )  # fmt: skip
+    parser.add_argument("--profile", metavar="START:STOP", default="", help="trace these updates into WORKDIR/profile")
     processes.add_arguments(parser)
     arguments, config = command_line.parse_with_config(parser, argv, sid_jax.config.default())
     processes.join(arguments)
-    train(config, arguments.workdir or f"runs/{Path(arguments.config).stem}")
+    workdir = arguments.workdir or f"runs/{Path(arguments.config).stem}"
+    with telling(make_workdir(workdir)):
+        train(config, workdir, force=arguments.resume == "force", profile=arguments.profile)
 
 
-def train(config: ConfigDict, workdir: str) -> None:
+def train(config: ConfigDict, workdir: str, force: bool = False, profile: str = "") -> None:
     """Trains, or goes on with, the run in `workdir`. Of several processes each calls this, with the same arguments.
+
+    Args:
+      config: the resolved settings.
+      workdir: the run's folder.
+      force: go on although the settings or prompts are not those that the run was started with.
+      profile: "START:STOP", the updates to trace.
 
     Raises:
       UserError: a setting, a file or the workdir is unusable; or the losses stayed non-finite.
+      Preempted: the process was told to end, and has saved.
     """
     began = time.perf_counter()
 
@@ -66,10 +89,11 @@ def train(config: ConfigDict, workdir: str) -> None:
     mesh = meshes.make_mesh(config.mesh.data, config.mesh.fsdp)
     meshes.check_batch(config.batch, config.accumulation, mesh)
     total = -(-config.images // config.batch)
-    check_cadence(config)
+    sid_jax.config.check(config)
     metric = open_metric(config, config.evaluate.samples) if config.evaluate.metric else None
     prompts = read_prompt_file(assets.resolve(config.prompts))
     folder = make_workdir(workdir)
+    profiling = Profile(profile, folder / "profile")
 
     # ---- The teacher, but for its UNet, and the method's settings for it.
     devices = f"{mesh.size} {jax.devices()[0].platform} device(s) in {jax.process_count()} process(es)"
@@ -88,17 +112,15 @@ def train(config: ConfigDict, workdir: str) -> None:
     shapes = jax.eval_shape(TrainState.create, teacher.unet.params)
     shardings = meshes.parameter_shardings(shapes, mesh)
     with contextlib.ExitStack() as closing:
-        checkpoints = closing.enter_context(
-            contextlib.closing(Checkpoints(folder / "checkpoints", config.keep_checkpoints))
-        )
+        checkpoints = closing.enter_context(Checkpoints(folder / "checkpoints", Keep.of(config)))
         if checkpoints.latest() is None:
             params = teacher.unet.load(dtype=None, place=meshes.into_shards(mesh, jnp.float32)).params
             state, unet = experiment.new_state(params, stored, mesh)
             window = Window(config.batch)
         else:
-            check_same_training(checkpoints.config(), config, workdir)
+            check_same_training(checkpoints.config(), config, workdir, force)
             restored = checkpoints.restore(abstract(shapes, shardings))
-            stream.restore(restored.data_position)
+            stream.restore(restored.data_position, force=force)
             state, window = restored.state, Window(config.batch, restored.metrics["window"])
             unet = teacher.unet.load(dtype=None, place=meshes.into_shards(mesh, stored)).params
         step = int(state.step)
@@ -112,13 +134,19 @@ def train(config: ConfigDict, workdir: str) -> None:
             networks, sampler.process, settings, out_shardings=(shardings, meshes.replicated(mesh))
         )
         pictures = Pictures(teacher, sampler, config, prompts, text, mesh)
+        quality = StudentQuality(teacher, sampler, config, metric, text, mesh) if config.evaluate.every else None
         if step == 0:
             log.picture(0, "student", pictures(state.ema))
         if step < total:
-            progress.say(f"{'going on' if step else 'starting'} at update {step} of {total}; compiling the train step")
+            say(f"{'going on' if step else 'starting'} at update {step} of {total}; compiling the train step")
+        saving = Saving(checkpoints, log, config)
+        closing.enter_context(contextlib.closing(profiling))
+        preemption = closing.enter_context(watching())
 
         # ---- The loop.
-        while step < total:
+        preempted = False
+        while step < total and not preempted:
+            profiling.before(step)
             batch = meshes.place_batch(next(stream), config.batch, mesh) | {"empty": empty}
             corrupted = batch["real"].pop("corrupted") if "real" in batch else None
             state, metrics = train_step(state, frozen, batch, settings.phase(step))
@@ -126,17 +154,26 @@ def train(config: ConfigDict, workdir: str) -> None:
                 metrics["corrupted_images"] = jnp.sum(corrupted, dtype=jnp.float32)
             step += 1
             window.add(metrics)
+            values = {}
+            profiling.after(step, metrics)
+            preempted = preemption.reached(step)
             if step % config.log_every == 0 or step == total:
                 values = window.summary()
-                log.metrics(step, step * config.batch, values)
+                if quality and step % config.evaluate.every == 0:
+                    values |= quality(state.ema)
+                log.metrics(step, step * config.batch, values, saving.look())
                 progress.update(step * config.batch, {name: values[f"{name}_loss"] for name in ("fake", "generator")})
-                stop_if_bad(window, step, config, workdir)
+                saving.stop_if_bad(window, step)
                 window.restart()
+            elif step % config.max_bad_steps == 0:
+                saving.stop_if_bad(window, step)
             if step % config.sample_every == 0 or step == total:
                 log.picture(step, "student", pictures(state.ema))
-            if step % config.checkpoint_every == 0 or step == total:
-                log.flush()
-                checkpoints.save(step, state, stream.position(), config, {"window": window.pending()})
+            if saving.due(step) or step == total or preempted:
+                saving.save(step, state, stream.position(), window, values)
+        saving.finish(step)
+        if preempted:
+            raise Preempted(f"preempted at update {step} of {total}: {summary(step, config, folder, began)}")
 
     # ---- The table.
     if metric:
@@ -146,15 +183,16 @@ def train(config: ConfigDict, workdir: str) -> None:
         found = evaluate(student, metric, config.evaluate.samples, mesh)
         if processes.is_first():
             report(found, folder)
+    say(f"done: {summary(step, config, folder, began)}")
+
+
+def summary(step: int, config: ConfigDict, folder: Any, began: float) -> str:
+    """What was reached, and where it is."""
     minutes = (time.perf_counter() - began) / 60
-    say(f"done: {step} updates, {step * config.batch} images, {minutes:.1f} minutes; the run is in {workdir}")
-
-
-def check_cadence(config: ConfigDict) -> None:
-    """Raises UserError for a count that is not positive."""
-    for key in ("images", "log_every", "sample_every", "checkpoint_every", "max_bad_steps", "sample_images"):
-        if config[key] < 1:
-            raise UserError(f"config key {key} is {config[key]}: use a positive number")
+    return (
+        f"{step} updates, {step * config.batch} images, the last {minutes:.1f} minutes of them now; the run is in "
+        f"{folder}, its newest checkpoint in {folder / 'checkpoints' / str(step)}"
+    )
 
 
 class Pictures:
@@ -178,21 +216,6 @@ class Pictures:
     def __call__(self, params: Any):
         """A picture of the images that the parameters make."""
         return image_grid(self._generate(params, self._prompts, self._seed))
-
-
-def stop_if_bad(window: Window, step: int, config: ConfigDict, workdir: str) -> None:
-    """Raises UserError where the losses were not finite for `max_bad_steps` updates in a row."""
-    if window.bad_steps >= config.max_bad_steps:
-        raise UserError(
-            f"the losses were not finite for {window.bad_steps} updates up to update {step}; the checkpoints in "
-            f"{workdir} are from before: lower optimizer.lr and optimizer.glr, or set precision.compute to float32"
-        )
-
-
-def say(text: str) -> None:
-    """Prints a line on the first process."""
-    if processes.is_first():
-        print(text, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -11,18 +11,11 @@ os.environ["XLA_FLAGS"] = (
 )
 
 import jax
-import numpy as np
 import pytest
-from flax import nnx
 from hypothesis import configuration
 
 from sid_jax import train
-from sid_jax.data import digits
-from sid_jax.metrics.digits import DigitClassifier, DigitsMetric
-from sid_jax.pretrain import MODEL_INDEX, SCHEDULER
-from sid_jax.pretraining import networks
-from sid_jax.pretraining.tokenizer import write_tokenizer
-from sid_jax.teachers import Teacher, save_pipeline
+from sid_jax.pretraining.tiny import write_tiny
 
 # What Hypothesis keeps, which it begins with before the first fixture; the folder is removed at the end.
 _hypothesis = tempfile.TemporaryDirectory(prefix="hypothesis-")
@@ -42,22 +35,7 @@ def compilation_cache(tmp_path_factory):
 def tiny(tmp_path_factory):
     """A folder with `teacher` (a pipeline of 32x32 pictures), `metric` and `prompts.txt`."""
     folder = tmp_path_factory.mktemp("tiny")
-    prompts = [digits.prompts_of(digit)[0] for digit in range(10)]
-    (folder / "prompts.txt").write_text("\n".join(prompts) + "\n")
-
-    vae = networks.autoencoder((4, 4, 8), 4, 32)
-    tokenizer = write_tokenizer(folder / "tokenizer", prompts, 8)
-    text = networks.text_encoder(tokenizer, 16, 1)
-    unet = networks.unet((8,), 2, 4, 8, 16)
-    vae, text, unet = (
-        component.with_params(networks.initial(component, seed)) for seed, component in enumerate((vae, text, unet))
-    )
-    teacher = Teacher(unet, vae, (text,), (tokenizer,), SCHEDULER, MODEL_INDEX)
-    save_pipeline(folder / "teacher", teacher)
-
-    pictures = np.random.default_rng(0).integers(0, 256, (200, 32, 32, 3), np.uint8)
-    classifier = DigitClassifier(rngs=nnx.Rngs(0))
-    DigitsMetric.of(classifier, DigitsMetric(classifier, None).look(pictures)[0]).save(folder / "metric")
+    write_tiny(folder)
     return folder
 
 

@@ -62,6 +62,13 @@ def test_a_real_process_prints_one_line_and_exits_with_2():
         ("--config.log_every=0", "log_every is 0"),
         ("--config.images=-5", "images is -5"),
         ("--config.evaluate.metric=/nowhere", "/nowhere"),
+        ("--config.evaluate.every=3", "evaluate.every is 3"),
+        ("--config.keep_checkpoints=0", "keep_checkpoints is 0"),
+        ("--config.keep_best_mode=most", "keep_best_mode is 'most'"),
+        ("--config.on_failed_save=cry", "on_failed_save is 'cry'"),
+        ("--config.checkpoint_minutes=-1", "checkpoint_minutes is -1"),
+        ("--profile=5:5", "--profile is '5:5'"),
+        ("--resume=maybe", "--resume"),
     ],
 )
 def test_settings(fails, tiny_arguments, override, says):
@@ -99,6 +106,14 @@ def test_an_empty_prompts_file(fails, tiny_arguments, tmp_path):
 def test_a_workdir_that_is_a_file(fails, tiny_arguments, tmp_path):
     (tmp_path / "file").write_text("")
     assert "a file is in its way" in fails(train, *tiny_arguments, f"--workdir={tmp_path / 'file'}")
+
+
+def test_a_link_out_of_the_workdir(fails, tiny_arguments, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "run" / "checkpoints").symlink_to(tmp_path / "elsewhere")
+    assert "checkpoints is a link out of" in fails(train, *tiny_arguments)
+    assert not any((tmp_path / "elsewhere").iterdir())
 
 
 def test_a_workdir_that_cannot_be_written(fails, tiny_arguments):

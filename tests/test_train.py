@@ -1,7 +1,9 @@
 """The train command: what a run writes, that it is reproducible, and that it goes on where it was."""
 
 import json
+import os
 import shutil
+import signal
 
 import jax
 import numpy as np
@@ -10,6 +12,9 @@ from PIL import Image
 
 from sid_jax import experiment, train
 from sid_jax.errors import UserError
+from sid_jax.runtime.preemption import Preempted
+from sid_jax.runtime.profile import Profile
+from sid_jax.runtime.saving import Saving
 
 
 def student_bits(workdir):
@@ -56,15 +61,25 @@ def test_a_run_that_is_interrupted_and_goes_on_equals_one_that_is_not(tiny_argum
     arguments = [*tiny_arguments, "--config.sid.num_steps=3", "--config.sid.t_init=999"]
     train.main([*arguments, f"--workdir={tmp_path / 'straight'}"])
 
-    def interrupt(window, step, config, workdir):
+    def interrupt(self, window, step):
         if step == 4:
             raise KeyboardInterrupt
 
+    def preempt(step, *rest):
+        if step == 4:
+            os.kill(os.getpid(), signal.SIGTERM)
+
     # The line of update 4 is written by then, but the newest checkpoint is of update 3: between two lines of the log.
     with monkeypatch.context() as patched:
-        patched.setattr(train, "stop_if_bad", interrupt)
+        patched.setattr(Saving, "stop_if_bad", interrupt)
         with pytest.raises(KeyboardInterrupt):
             train.main([*arguments, f"--workdir={tmp_path / 'resumed'}"])
+    # The signal arrives in update 5, whose state is saved.
+    with monkeypatch.context() as patched:
+        patched.setattr(Profile, "before", lambda self, step: preempt(step))
+        with pytest.raises(Preempted, match=r"^preempted at update 5 of 6: 5 updates, 40 images"):
+            train.main([*arguments, f"--workdir={tmp_path / 'resumed'}"])
+    assert (tmp_path / "resumed" / "checkpoints" / "5").is_dir()
     train.main([*arguments, f"--workdir={tmp_path / 'resumed'}"])
     straight, resumed = ((tmp_path / name / "metrics.jsonl").read_bytes() for name in ("straight", "resumed"))
     assert straight == resumed
@@ -86,10 +101,29 @@ def test_other_settings_in_the_same_workdir_stop_the_run(finished, tiny_override
         train.main([*arguments, "--config.optimizer.lr=0.5"])
 
 
+def test_other_settings_and_prompts_are_gone_on_with_if_that_is_forced(finished, tiny_overrides, tmp_path):
+    run = shutil.copytree(finished, tmp_path / "run")
+    (tmp_path / "other.txt").write_text("a four\n")
+    arguments = [
+        "--config=configs/digits_1step.py", f"--workdir={run}", *tiny_overrides, "--config.evaluate.metric=",
+        f"--config.prompts={tmp_path / 'other.txt'}",
+    ]  # fmt: skip
+    with pytest.raises(UserError, match=r"the prompts are not those .* --resume=force"):
+        train.main(arguments)
+    train.main([*arguments, "--config.optimizer.lr=0.5", "--resume=force"])
+    said = (run / "run.log").read_text()
+    assert "going on with other settings, as --resume=force asks: optimizer.lr was" in said
+    assert "going on with other prompts" in said
+    assert (
+        "done: 6 updates, 48 images, " in said
+        and f"the run is in {run}, its newest checkpoint in {run / 'checkpoints' / '6'}" in said
+    )
+
+
 def test_losses_that_stay_non_finite_stop_the_run(tiny_arguments, tmp_path):
     # With steps of this size the networks overflow at once.
     huge = ["--config.optimizer.lr=1e30", "--config.optimizer.glr=1e30", "--config.max_bad_steps=2"]
-    with pytest.raises(UserError, match=r"not finite for \d updates up to update \d"):
+    with pytest.raises(UserError, match=r"for [2-6] updates, from update \d to \d; there is no checkpoint"):
         train.main([*tiny_arguments, *huge])
     lines = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
     assert lines[-1]["dropped_generator"] == 16  # every sample of the two updates, and none of it silent

@@ -1,6 +1,7 @@
 """Prompts: text files with one prompt a line, and the endless shuffled stream that training draws from."""
 
 import hashlib
+import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -9,6 +10,8 @@ from etils import epath
 
 from sid_jax.errors import UserError
 from sid_jax.runtime.files import absolute
+
+_log = logging.getLogger(__name__)
 
 Arrays = Any  # a pytree of numpy arrays [B, ...]
 
@@ -97,16 +100,23 @@ class PromptStream:
         """Where the stream is, as a JSON-able dict for `restore`."""
         return {"iterator": self._iterator.get_state(), "prompts": self._digest}
 
-    def restore(self, position: dict[str, Any]) -> None:
+    def restore(self, position: dict[str, Any], force: bool = False) -> None:
         """Goes on exactly where `position` was taken.
+
+        Args:
+            position: what `position` has returned.
+            force: with other prompts too, at the same place of their order.
 
         Raises:
             UserError: the prompts are not those that the position was taken with.
         """
         if position["prompts"] != self._digest:
-            raise UserError(
-                "the prompts are not those that this run was started with: restore the file, or use another workdir"
-            )
+            if not force:
+                raise UserError(
+                    "the prompts are not those that this run was started with: restore the file, or use another "
+                    "workdir, or --resume=force to go on with these"
+                )
+            _log.warning("going on with other prompts, as --resume=force asks")
         self._iterator.set_state(position["iterator"])
 
 

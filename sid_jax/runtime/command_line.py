@@ -11,6 +11,7 @@ if __name__ == "__main__":
 
 import argparse
 import difflib
+import errno
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
@@ -18,7 +19,8 @@ from typing import Any, NoReturn
 from ml_collections import ConfigDict
 
 from sid_jax.errors import UserError
-from sid_jax.runtime import config_file
+from sid_jax.runtime import config_file, preemption
+from sid_jax.runtime.preemption import Preempted
 
 OVERRIDE = "--config."
 
@@ -102,14 +104,22 @@ def split_overrides(argv: Sequence[str]) -> tuple[list[str], list[tuple[str, str
 def run(main: Callable[[Sequence[str] | None], int | None], argv: Sequence[str] | None = None) -> int:
     """Calls `main(argv)` and returns the process's exit code.
 
-    0, or what `main` returns: done; 2: a UserError, printed as one line `error: ...`; 130: interrupted. Anything else
-    that `main` raises is a defect and keeps its traceback.
+    0, or what `main` returns: done; 2: a UserError, or a full disk, printed as one line `error: ...`; 75: preempted,
+    saved, to be run again; 130: interrupted. Anything else that `main` raises is a defect and keeps its traceback.
     """
     try:
         return main(argv) or 0
     except UserError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        print(f"error: {error.filename or 'a file'} can't be written: {error.strerror}", file=sys.stderr)
+        return 2
+    except Preempted as message:
+        print(f"{message}; run the same command again to go on", file=sys.stderr)
+        return preemption.EXIT_CODE
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130

@@ -36,3 +36,21 @@ def write_whole(path: os.PathLike | str, data: bytes | str) -> None:
     partial = file.with_name(f".{file.name}.partial")
     partial.write_bytes(data)
     partial.replace(file)
+
+
+def refuse_links_out(folder: epath.Path) -> None:
+    """Finds out whether a symbolic link in a folder on a disk, or in a folder in it, leads out of it.
+
+    What is written there would be written, and what is deleted there be deleted, elsewhere: a folder that comes from
+    somebody else may have been made for that.
+
+    Raises:
+        UserError: one does.
+    """
+    if is_remote(folder):
+        return
+    root = os.path.realpath(folder)
+    for parent in (root, *(entry.path for entry in os.scandir(root) if entry.is_dir(follow_symlinks=False))):
+        for entry in os.scandir(parent):
+            if entry.is_symlink() and not os.path.realpath(entry.path).startswith(root + os.sep):
+                raise UserError(f"{entry.path} is a link out of {root}: remove it, or move what it leads to here")

@@ -16,6 +16,9 @@ from jax.experimental import multihost_utils
 
 from sid_jax.errors import UserError
 
+HEARTBEAT_SECONDS = 60
+"""A process that is silent for so long is lost, and JAX ends the others, which would wait for it for good."""
+
 _HELP = """\
 by hand, the same command in every process; on Cloud TPU pods and in steps of SLURM JAX finds this out by itself"""
 
@@ -49,7 +52,7 @@ def join(arguments: argparse.Namespace) -> None:
         _initialize(cluster_detection_method="slurm", local_device_ids=_gpus_of_only_task())
     elif importlib.util.find_spec("libtpu"):
         try:
-            jax.distributed.initialize()
+            jax.distributed.initialize(heartbeat_timeout_seconds=HEARTBEAT_SECONDS)
         except ValueError as error:  # a machine without TPUs, where libtpu only compiles
             if "coordinator_address" not in str(error):
                 raise
@@ -84,7 +87,9 @@ def see_the_first(folder: epath.Path) -> np.ndarray:
 
 def _initialize(coordinator=None, num_processes=None, process_id=None, **options) -> None:
     try:
-        jax.distributed.initialize(coordinator, num_processes, process_id, **options)
+        jax.distributed.initialize(
+            coordinator, num_processes, process_id, heartbeat_timeout_seconds=HEARTBEAT_SECONDS, **options
+        )
     except RuntimeError as error:
         where = coordinator or "the first node of the step"
         reason = " ".join(str(error).split())[:300]

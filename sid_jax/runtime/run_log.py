@@ -3,14 +3,18 @@
     config.json        the resolved config
     metrics.jsonl      a JSON object a line: step, images, losses and the rest that follows from config and seed alone,
                        so that two runs of one config are equal to the byte; a value that is not finite is null
-    timing.jsonl       the same steps: seconds since the process began, images/s since the line before
+    timing.jsonl       the same steps: seconds since the process began; updates/s and images/s since the line before;
+                       memory in use; how long the checkpoint took that was saved since
     samples/*.png      sample grids
-    tensorboard/       all of it for TensorBoard
+    tensorboard/       all of it for TensorBoard, and for Weights & Biases where the config names a project
+    run.log            what the run has said, see `messages`
 
-A run that goes on from step s first cuts the lines after s, so that no step is missing or there twice.
+A run that goes on from step s first cuts the lines after s, so that no step is missing or there twice. On a full disk
+lines wait until there is space, and a checkpoint waits for the lines before it.
 """
 
 import json
+import logging
 import math
 import os
 import time
@@ -22,21 +26,25 @@ import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 from PIL import Image
-from tensorboardX import SummaryWriter
 
 from sid_jax.errors import UserError
 from sid_jax.runtime import config_file, processes
-from sid_jax.runtime.files import absolute, is_remote, write_whole
+from sid_jax.runtime.append_file import AppendFile
+from sid_jax.runtime.files import absolute, refuse_links_out, write_whole
+from sid_jax.runtime.memory import memory_in_use
 from sid_jax.runtime.pictures import save_png
+from sid_jax.runtime.tensorboard import TensorBoard
+from sid_jax.runtime.wandb_run import WandbRun
 
-UPLOAD_SECONDS = 60  # a log file in a bucket is written anew at most this often, and at `flush`
+_log = logging.getLogger(__name__)
 
 
 def make_workdir(path: str) -> epath.Path:
     """Makes the folder if it is not there, and finds out whether it can be written to, by every process.
 
     Raises:
-        UserError: it can't be made or written to, or a file is in its way, or hosts have folders of their own.
+        UserError: it can't be made or written to, a file is in its way, a link in it leads out of it, or hosts have
+            folders of their own.
     """
     folder = absolute(path)
     probe = folder / f".writable.{jax.process_index()}"
@@ -50,6 +58,7 @@ def make_workdir(path: str) -> epath.Path:
         raise UserError(f"workdir {path} can't be written to: {error.strerror or error}") from None
     if jax.process_count() > 1 and not processes.see_the_first(folder).all():
         raise UserError(f"workdir {path} is another folder on other hosts: use one in a bucket, or on a shared disk")
+    refuse_links_out(folder)
     return folder
 
 
@@ -66,16 +75,16 @@ class RunLog:
         self.workdir = epath.Path(workdir)
         self._writes = jax.process_index() == 0
         self._began = self._logged = time.perf_counter()
-        self._images: int | None = None
+        self._last: tuple[int, int] | None = None  # step and images of the line before
         if not self._writes:
             return
         write_whole(self.workdir / "config.json", config_file.to_json(config))
         (self.workdir / "samples").mkdir(exist_ok=True)
         self._metrics = JsonLines(self.workdir / "metrics.jsonl", resumed_step)
         self._timing = JsonLines(self.workdir / "timing.jsonl", resumed_step)
-        # TensorBoard hides what an earlier process wrote at the purged step and later.
-        purged = resumed_step + 1 if resumed_step else None
-        self._tensorboard = SummaryWriter(os.fspath(self.workdir / "tensorboard"), purge_step=purged)
+        self._boards: list[TensorBoard | WandbRun] = [TensorBoard(self.workdir / "tensorboard", resumed_step + 1)]
+        if config.get("wandb", {}).get("project"):
+            self._boards.append(WandbRun(self.workdir, config))
 
     def metrics(
         self,
@@ -97,37 +106,49 @@ class RunLog:
         numbers = {name: _number(value) for name, value in sorted(values.items())}
         now = time.perf_counter()
         speeds = {"seconds": round(now - self._began, 3)}
-        if self._images is not None:
-            speeds["images_per_second"] = round((images - self._images) / max(now - self._logged, 1e-9), 3)
+        if self._last is not None:
+            elapsed = max(now - self._logged, 1e-9)
+            speeds["steps_per_second"] = round((step - self._last[0]) / elapsed, 4)
+            speeds["images_per_second"] = round((images - self._last[1]) / elapsed, 3)
+        speeds |= memory_in_use()
         speeds |= {name: _number(value) for name, value in sorted((timing or {}).items())}
-        self._logged, self._images = now, images
+        self._logged, self._last = now, (step, images)
         self._metrics.write({"step": step, "images": images, **numbers})
         self._timing.write({"step": step, "images": images, **speeds})
-        for name, value in (numbers | {f"timing/{name}": value for name, value in speeds.items()}).items():
-            if value is not None:
-                self._tensorboard.add_scalar(name, value, step)
+        shown = numbers | {f"timing/{name}": value for name, value in speeds.items()}
+        for board in self._boards:
+            board.scalars({name: value for name, value in shown.items() if value is not None}, step)
 
     def picture(self, step: int, name: str, image: Image.Image) -> epath.Path:
-        """Writes `samples/<name>-<step>.png` and shows it in TensorBoard; returns the file's path."""
+        """Writes `samples/<name>-<step>.png` and shows it on the boards; returns the file's path.
+
+        One that can't be written is reported, and the run goes on.
+        """
         path = self.workdir / "samples" / f"{name}-{step:06d}.png"
         if self._writes:
-            save_png(image, path)
-            self._tensorboard.add_image(name, np.asarray(image.convert("RGB")), step, dataformats="HWC")
+            try:
+                save_png(image, path)
+            except OSError as error:
+                _log.warning("%s can't be written: %s; the run goes on", path, error.strerror or error)
+            for board in self._boards:
+                board.picture(name, image, step)
         return path
 
     def flush(self) -> None:
-        """Makes all that was logged visible to readers; call it before a checkpoint is saved."""
+        """Makes all that was logged visible to readers; call it before a checkpoint is saved.
+
+        Raises:
+            OSError: it can't be written.
+        """
         if self._writes:
-            self._metrics.flush()
-            self._timing.flush()
-            self._tensorboard.flush()
+            for writer in (self._metrics, self._timing, *self._boards):
+                writer.flush()
 
     def close(self) -> None:
-        """Flushes, and closes the files."""
+        """Writes what can be written, and closes the files."""
         if self._writes:
-            self._metrics.close()
-            self._timing.close()
-            self._tensorboard.close()
+            for writer in (self._metrics, self._timing, *self._boards):
+                writer.close()
 
 
 class JsonLines:
@@ -136,35 +157,22 @@ class JsonLines:
     def __init__(self, path: os.PathLike | str, last_step: int):
         self._path = epath.Path(path)
         before = self._path.read_text() if self._path.exists() else ""
-        kept = [line for line in before.splitlines(keepends=True) if _step(line) <= last_step]
-        if "".join(kept) != before:
-            write_whole(self._path, "".join(kept))
-        self._lines = kept  # of use in a bucket only, where there is no appending
-        self._uploaded = time.monotonic()
-        self._file = None if is_remote(path) else self._path.open("a", encoding="utf-8")
+        kept = "".join(line for line in before.splitlines(keepends=True) if _step(line) <= last_step)
+        if kept != before:
+            write_whole(self._path, kept)
+        self._file = AppendFile(self._path)
 
     def write(self, record: Mapping[str, Any]) -> None:
         """Adds a line; the record has a `step`, and no value that is not finite."""
-        line = json.dumps(record, allow_nan=False) + "\n"
-        if self._file:
-            self._file.write(line)
-            self._file.flush()
-            return
-        self._lines.append(line)
-        if time.monotonic() - self._uploaded > UPLOAD_SECONDS:
-            self.flush()
+        self._file.append((json.dumps(record, allow_nan=False) + "\n").encode())
 
     def flush(self) -> None:
-        """Uploads the file if it is in a bucket; on a disk each line is there at once."""
-        if not self._file:
-            write_whole(self._path, "".join(self._lines))
-            self._uploaded = time.monotonic()
+        """Makes the lines visible to readers, and lets them outlive a crash; raises OSError where it can't."""
+        self._file.flush()
 
     def close(self) -> None:
         """Flushes, and closes the file."""
-        self.flush()
-        if self._file:
-            self._file.close()
+        self._file.close()
 
 
 def _step(line: str) -> float:

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import glob
 import os
 import secrets
 import shutil
@@ -106,6 +107,7 @@ def _appearing(folder: Path) -> Iterator[Path]:
     new, old = (folder.with_name(f".{folder.name}.{token}.{suffix}") for suffix in ("partial", "replaced"))
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
+        _clear_up(folder)
         new.mkdir()
         yield new
         if folder.exists():
@@ -118,6 +120,17 @@ def _appearing(folder: Path) -> Iterator[Path]:
         if old.exists() and not folder.exists():
             os.rename(old, folder)
         shutil.rmtree(old, ignore_errors=True)
+
+
+def _clear_up(folder: Path) -> None:
+    """Removes what an export that was killed has left beside `folder`; what it was about to replace comes back."""
+    for old in folder.parent.glob(f".{glob.escape(folder.name)}.????????.replaced"):
+        if folder.exists():
+            shutil.rmtree(old)
+        else:
+            os.rename(old, folder)
+    for new in folder.parent.glob(f".{glob.escape(folder.name)}.????????.partial"):
+        shutil.rmtree(new)
 
 
 def _write_component(folder: Path, component: Component, *, float32: bool, shard_bytes: int) -> None:

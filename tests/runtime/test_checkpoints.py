@@ -10,7 +10,9 @@ import pytest
 from ml_collections import ConfigDict
 
 from sid_jax.errors import UserError
-from sid_jax.runtime.checkpoints import Checkpoints, abstract
+from sid_jax.runtime import manifest
+from sid_jax.runtime.checkpoints import Checkpoints, SaveError, abstract
+from sid_jax.runtime.retention import Keep
 
 # When a leaf can't be read, Orbax drops the reads of the others, and they complain when they are collected.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -18,7 +20,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptio
 CONFIG = ConfigDict({"seed": 3, "optimizer": {"lr": 0.1}})
 POSITION = {"iterator": {"next_index": 7}}
 
-SAVED_ON_8_RESTORED_ON_2 = """
+SAVED_ON_8_RESTORED_ON_OTHERS = """
 import sys
 import jax, numpy as np
 from ml_collections import ConfigDict
@@ -32,12 +34,13 @@ checkpoints = Checkpoints(sys.argv[1])
 checkpoints.save(1, state, {}, ConfigDict())
 checkpoints.wait()
 
-two = meshes.make_mesh(1, 2, devices=jax.devices()[:2])
-restored = checkpoints.restore(abstract(state, meshes.parameter_shardings(host, two))).state
+for data, fsdp, shape in ((1, 2, (256, 256)), (2, 1, (256, 512)), (8, 1, (256, 512)), (1, 8, (256, 64))):
+    other = meshes.make_mesh(data, fsdp, devices=jax.devices()[: data * fsdp])
+    restored = checkpoints.restore(abstract(state, meshes.parameter_shardings(host, other))).state
+    assert {shard.data.shape for shard in restored["w"].addressable_shards} == {shape}
+    assert len(restored["w"].addressable_shards) == data * fsdp
+    assert all(np.asarray(restored[name]).tobytes() == host[name].tobytes() for name in host)
 checkpoints.close()
-assert {shard.data.shape for shard in restored["w"].addressable_shards} == {(256, 256)}
-assert len(restored["w"].addressable_shards) == 2
-assert all(np.asarray(restored[name]).tobytes() == host[name].tobytes() for name in host)
 """
 
 
@@ -188,5 +191,58 @@ def test_at_least_one_is_kept(open_checkpoints):
         open_checkpoints(keep=0)
 
 
-def test_saved_on_8_devices_and_restored_on_2(eight_devices, tmp_path):
-    eight_devices(SAVED_ON_8_RESTORED_ON_2, tmp_path)
+def test_saved_on_8_devices_and_restored_on_other_meshes(eight_devices, tmp_path):
+    eight_devices(SAVED_ON_8_RESTORED_ON_OTHERS, tmp_path)
+
+
+def flip_a_bit(folder):
+    largest = max((file for file in Path(folder).rglob("*") if file.is_file()), key=lambda file: file.stat().st_size)
+    content = bytearray(largest.read_bytes())
+    content[len(content) // 2] ^= 4
+    largest.write_bytes(content)
+
+
+def delete_half(folder):
+    for file in sorted(file for file in Path(folder).rglob("*") if file.is_file())[::2]:
+        file.unlink()
+
+
+@pytest.mark.parametrize(
+    "damage, reason", [(flip_a_bit, "is not what was written"), (delete_half, "files are missing"), (truncate, "bytes")]
+)
+def test_a_damaged_one_is_left_for_the_one_before(open_checkpoints, state, tmp_path, caplog, damage, reason):
+    save_steps(open_checkpoints(), state, 1, 2)
+    damage(tmp_path / "checkpoints" / "2" / "state")
+    with caplog.at_level(logging.WARNING, logger="sid_jax"):
+        assert open_checkpoints().restore(abstract(state)).step == 1
+    assert reason in caplog.messages[0]
+
+
+def test_the_best_and_some_are_kept_over_several_starts(open_checkpoints, state, tmp_path):
+    for steps in ((1, 2, 3), (4, 5, 6)):
+        checkpoints = open_checkpoints(keep=Keep(1, every=4, best=1, metric="fid"))
+        for step in steps:
+            values = {"fid": abs(step - 2.0)} if step != 5 else {}
+            checkpoints.save(step, state, POSITION, CONFIG, {"values": values})
+        checkpoints.close()
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["2", "4", "6"]
+
+
+def test_what_cannot_be_written_leaves_the_earlier_ones_and_saving_goes_on(open_checkpoints, state, monkeypatch):
+    checkpoints = open_checkpoints()
+    save_steps(checkpoints, state, 1)
+
+    def fail(self, directory):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(manifest.ManifestHandler, "finalize", fail)
+        checkpoints.save(2, state, POSITION, CONFIG)
+        with pytest.raises(SaveError) as caught:
+            checkpoints.wait()
+    assert str(caught.value) == (
+        "the checkpoint of update 2 can't be written: No space left on device; the newest is of update 1"
+    )
+    save_steps(checkpoints, state, 2)
+    assert sorted(path.name for path in checkpoints.folder.iterdir()) == ["1", "2"]
+    assert checkpoints.restore(abstract(state)).step == 2

@@ -4,7 +4,7 @@ import pytest
 from etils import epath
 
 from sid_jax.errors import UserError
-from sid_jax.runtime.files import absolute, is_remote, write_whole
+from sid_jax.runtime.files import absolute, is_remote, refuse_links_out, write_whole
 
 
 def test_a_file_is_replaced_as_a_whole(tmp_path, monkeypatch):
@@ -39,3 +39,19 @@ def test_a_bucket_is_remote():
     assert is_remote("gs://bucket/run")
     assert is_remote(epath.Path("gs://bucket/run") / "a")
     assert not is_remote("runs/a")
+
+
+def test_links_that_lead_out_of_a_folder_are_refused(tmp_path, bucket):
+    folder, outside = tmp_path / "run", tmp_path / "outside"
+    (folder / "checkpoints").mkdir(parents=True)
+    outside.mkdir()
+    (folder / "inner").symlink_to(folder / "checkpoints")
+    refuse_links_out(epath.Path(folder))
+    refuse_links_out(epath.Path(bucket))
+    for link in (folder / "samples", folder / "checkpoints" / "20"):
+        link.symlink_to(outside)
+        with pytest.raises(UserError, match=f"^{link} is a link out of {folder}"):
+            refuse_links_out(epath.Path(folder))
+        link.unlink()
+    (tmp_path / "link").symlink_to(folder)  # what the user names may be one
+    refuse_links_out(epath.Path(tmp_path / "link"))

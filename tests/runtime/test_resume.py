@@ -1,4 +1,5 @@
 import json
+import logging
 
 import pytest
 
@@ -30,7 +31,9 @@ def test_the_same_config_goes_on():
         {"log_every": 1},
         {"sample_every": 1},
         {"checkpoint_every": 1},
-        {"keep_checkpoints": 5},
+        {"keep_checkpoints": 5, "keep_every": 100, "keep_best": 1, "checkpoint_minutes": 10.0},
+        {"prompts": "elsewhere/prompts.txt"},
+        {"wandb__project": "sid"},
         {"evaluate__samples": 10},
         {"mesh__fsdp": 8},
     ],
@@ -50,7 +53,7 @@ def test_what_changes_the_training_is_shown():
         check_same_training(saved(), config, "runs/a")
     assert str(caught.value) == (
         "runs/a has a run with other settings: batch was 512 and is 64, guidance.kappa1 was null and is 2.0, "
-        "sid.alpha was 1.0 and is 1.2; set them back, or use another --workdir"
+        "sid.alpha was 1.0 and is 1.2; set them back, or use another --workdir, or --resume=force to go on with them"
     )
 
 
@@ -59,3 +62,9 @@ def test_a_key_that_one_of_them_lacks_is_a_difference():
     del older["seed"]
     older["sid"]["beta"] = 3
     assert training_differences(older, settings.default()) == {"seed": ("unset", 0), "sid.beta": (3, "unset")}
+
+
+def test_forced_differences_are_told(caplog):
+    with caplog.at_level(logging.WARNING, logger="sid_jax"):
+        check_same_training(saved(), changed(sid__alpha=1.2), "runs/a", force=True)
+    assert caplog.messages == ["going on with other settings, as --resume=force asks: sid.alpha was 1.0 and is 1.2"]

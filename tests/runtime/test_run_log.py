@@ -1,6 +1,5 @@
 import json
 import os
-from unittest import mock
 
 import jax.numpy as jnp
 import numpy as np
@@ -43,7 +42,9 @@ def test_two_equal_runs_write_equal_metrics_and_times_elsewhere(tmp_path):
     assert (tmp_path / "a" / "metrics.jsonl").read_bytes() == (tmp_path / "b" / "metrics.jsonl").read_bytes()
     timing = lines(tmp_path / "a" / "timing.jsonl")
     assert [line["step"] for line in timing] == [1, 2, 3, 4]
-    assert set(timing[1]) == {"step", "images", "seconds", "images_per_second", "wait"}
+    assert set(timing[1]) == {
+        "step", "images", "seconds", "steps_per_second", "images_per_second", "host_memory_gb", "wait",
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("tail", ["", '{"step": 5, "ima'])
@@ -72,8 +73,7 @@ def test_a_line_is_on_the_disk_at_once(tmp_path):
     log.close()
 
 
-def test_a_run_in_a_bucket(bucket, monkeypatch):
-    monkeypatch.setattr(run_log, "SummaryWriter", mock.MagicMock())
+def test_a_run_in_a_bucket(bucket):
     workdir = make_workdir(f"{bucket}/runs/a")
     log_steps(workdir, range(1, 5))
     log = RunLog(workdir, CONFIG, resumed_step=2)
@@ -103,7 +103,7 @@ def test_pictures_are_files_and_tensorboard_events(tmp_path):
     assert Image.open(path).size == (12, 8)
     events = b"".join(file.read_bytes() for file in (tmp_path / "tensorboard").iterdir())
     assert b"a_scalar" in events
-    assert b"PNG" in events
+    assert b"JFIF" in events
 
 
 def test_other_processes_write_nothing(tmp_path, monkeypatch):

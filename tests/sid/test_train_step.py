@@ -164,6 +164,29 @@ def test_samples_that_the_generator_does_not_make_finite(step):
     assert_finite(clean)
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("update", ["fake", "generator"])
+def test_embeddings_that_are_not_finite(step, update, value):
+    """The sample is counted and left out of its update; the state stays finite, and the other update is a usual one."""
+    batch = batch_of()
+    batch[update]["text"][2] = value
+    state, metrics = run(step, batch=batch)
+    other = {"fake": "generator", "generator": "fake"}[update]
+    assert (metrics[f"dropped_{update}"], metrics[f"dropped_{other}"]) == (1, 0)
+    assert np.isfinite(metrics["fake_loss"]) and np.isfinite(metrics["generator_loss"])
+    assert metrics[f"{other}_grad_norm"] > 0
+    assert_finite(state)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_fake_network_that_is_not_finite(step, value):
+    """Every sample of both updates is counted, and the generator is left as it was."""
+    state, metrics = run(step, fake=parameters(bias_out=np.full(3, value, np.float32)))
+    assert metrics["dropped_fake"] == metrics["dropped_generator"] == B
+    assert_equal(state.generator, jax.tree.map(jnp.asarray, parameters()))
+    assert_finite(state.ema)
+
+
 def test_a_whole_batch_that_is_not_finite(step):
     state, metrics = run(step, 2, teacher=parameters(bias_out=np.full(3, np.nan, np.float32)))
     assert metrics["dropped_generator"] == B

@@ -243,3 +243,11 @@ class TestTarget:
         (tmp_path / "plain").mkdir()
         save_pipeline(tmp_path / "out", teacher)
         assert (tmp_path / "out").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+    def test_what_a_killed_export_has_left_is_cleared_up(self, teacher, tmp_path):
+        for name in (".out.01234567.partial", ".out.89abcdef.replaced", ".other.01234567.partial"):
+            (tmp_path / name).mkdir()
+        save_pipeline(tmp_path / "out", teacher)
+        names = sorted(path.name for path in tmp_path.iterdir() if path.name.startswith("."))
+        assert names == [".other.01234567.partial"]
+        assert (tmp_path / "out" / "model_index.json").is_file()

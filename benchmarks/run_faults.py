@@ -1,0 +1,194 @@
+"""Faults that are done to a run from outside: signals, a full disk, other prompts, a worker that is lost."""
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from benchmarks.runs import UPDATES, Runs, arguments_of, in_a_process
+from benchmarks.table import Row
+from sid_jax import export
+from sid_jax.runtime import command_line
+from sid_jax.runtime.preemption import EXIT_CODE
+
+EVERY = 4  # updates between two checkpoints
+
+
+def kills(runs: Runs, draw: random.Random, times: int) -> list[Row]:
+    """SIGKILL at arbitrary moments until there were `times` of them, in as many runs as that takes."""
+    lost, done, ends = [], 0, []
+    while done < times:
+        workdir = runs.folder / f"kills-{len(ends)}"
+        shutil.rmtree(workdir, ignore_errors=True)
+        while True:
+            process = runs.start(workdir)
+            if done < times:
+                # One in six is killed while it starts; the others somewhere in the next updates, or in a save.
+                early, target = draw.random() < 1 / 6, process.saved() + draw.randint(1, 3 * EVERY)
+                pause = draw.uniform(0, 20 if early else 1)
+                alive = early or (
+                    process.until(process.training) and process.until(lambda p=process, t=target: p.step() >= t)
+                )
+                if alive:
+                    time.sleep(pause)
+                if alive and not process.ended():
+                    process.send(signal.SIGKILL)
+                    if not early:
+                        lost.append(process.step() - process.saved())
+                    done += 1
+                    print(f"kill {done} at update {process.step()}, saved {process.saved()}", flush=True)
+                    continue
+            code = process.wait()
+            assert code == 0, process.output
+            break
+        ends.append(runs.same(workdir))
+    outcome = f"{len(ends)} run{'s' * (len(ends) > 1)} ended, {_equal(all(ends))}"
+    again = f"{sum(lost)} updates done again; at most {max(lost)}, with a checkpoint every {EVERY}"
+    return [Row("process killed", f"`kill -9` at random moments of runs of {UPDATES} updates", done, outcome, again)]
+
+
+def preemption(runs: Runs, draw: random.Random, times: int) -> list[Row]:
+    """SIGTERM at arbitrary updates."""
+    workdir = _fresh(runs, "preemption")
+    codes, lost, told = [], [], 5
+    for _ in range(told):
+        process = runs.start(workdir)
+        target = process.saved() + draw.randint(1, 5)
+        process.until(process.training) and process.until(lambda p=process, t=target: p.step() >= t)
+        codes.append(process.send(signal.SIGTERM))
+        lost.append(process.step() - process.saved())
+    assert runs.start(workdir).wait() == 0
+    outcome = f"exit code {EXIT_CODE} each time: {set(codes) == {EXIT_CODE}}; {_equal(runs.same(workdir))}"
+    return [Row("preemption", "SIGTERM at random updates", told, outcome, f"{sum(lost)} updates")]
+
+
+def kills_while_saving(runs: Runs, draw: random.Random, times: int) -> list[Row]:
+    """SIGKILL while a checkpoint is being written."""
+    workdir = _fresh(runs, "saves")
+    lost = []
+    while len(lost) < 5:
+        process = runs.start(workdir)
+        if process.until(process.saving):
+            time.sleep(draw.uniform(0, 0.3))
+            if process.saving():
+                process.send(signal.SIGKILL)
+                lost.append(process.step() - process.saved())
+                continue
+            process.send(signal.SIGKILL)
+    assert runs.start(workdir).wait() == 0
+    again = f"at most {max(lost)} updates done again: those since the checkpoint before"
+    return [Row("killed in a save", "`kill -9` while files are written", len(lost), _equal(runs.same(workdir)), again)]
+
+
+def full_disk(runs: Runs, draw: random.Random, times: int) -> list[Row]:
+    """A disk with room for two checkpoints and not for a third, which later becomes larger."""
+    rows = []
+    for policy in ("continue", "stop"):
+        workdir, disk = _fresh(runs, f"disk-{policy}"), runs.folder / "disk"
+        disk.mkdir(exist_ok=True)
+        command = [
+            sys.executable, "-m", "sid_jax.train", *arguments_of(runs.folder, disk / "run"),
+            f"--config.on_failed_save={policy}",
+        ]  # fmt: skip
+        script = (
+            'mount -t tmpfs -o size=7m disk "$0" && { "$@"; echo "code $?"; ls "$0/run/checkpoints"; '
+            f'mount -o remount,size=90m "$0"; "$@"; echo "code $?"; cp -r "$0/run" {workdir}; }}'
+        )
+        environment = os.environ | {
+            "JAX_COMPILATION_CACHE_DIR": str(runs.folder / "compiled"),
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        }
+        done = subprocess.run(
+            ["unshare", "-rm", "sh", "-c", script, str(disk), *command],
+            env=environment, capture_output=True, text=True,
+        )  # fmt: skip
+        (runs.folder / f"disk-{policy}.out").write_text(done.stdout + done.stderr)
+        codes = [line for line in done.stdout.splitlines() if line.startswith("code")]
+        said = "No space left on device" in done.stderr and "Traceback" not in done.stderr
+        kept = " and ".join(line for line in done.stdout.splitlines() if line.isdigit())
+        outcome = (
+            f"said in one line: {said}; first {codes[0]}, with checkpoints {kept} intact; with more room {codes[1]}, "
+        )
+        lost = "no line of the log; what was trained after the last checkpoint that fitted is trained again"
+        rows.append(
+            Row(f"disk full, `{policy}`", "a disk for two checkpoints", 1, outcome + _equal(runs.same(workdir)), lost)
+        )
+    return rows
+
+
+def prompts(runs: Runs, draw: random.Random, times: int) -> list[Row]:
+    """A prompts file that is another one, or none, when the run goes on."""
+    workdir = _fresh(runs, "prompts")
+    process = runs.start(workdir)
+    process.until(lambda: process.saved() > 0)
+    process.send(signal.SIGKILL)
+    file = runs.folder / "prompts-of-a-run.txt"
+    own = (runs.folder / "tiny" / "prompts.txt").read_text()
+    said = []
+    for text in (own.replace("seven", "eight"), None):
+        file.unlink(missing_ok=True)
+        if text:
+            file.write_text(text)
+        process = runs.start(workdir, f"--config.prompts={file}")
+        said.append(process.wait() == 2 and process.output.read_text().splitlines()[-1].startswith("error: "))
+    file.write_text(own)
+    assert runs.start(workdir, f"--config.prompts={file}").wait() == 0
+    outcome = f"exit code 2 and one line: {all(said)}; with the old text at another place {_equal(runs.same(workdir))}"
+    return [Row("prompts changed or gone", "between two starts", 2, outcome, "nothing")]
+
+
+def numerics(runs: Runs, draw: random.Random, times: int) -> list[Row]:
+    """Learning rates that no network survives, from an update on."""
+    workdir = _fresh(runs, "numerics")
+    process = runs.start(workdir)
+    process.until(lambda: process.saved() >= EVERY)
+    process.send(signal.SIGTERM)
+    good = process.saved()
+    huge = ("--resume=force", "--config.optimizer.lr=1e30", "--config.optimizer.glr=1e30", "--config.max_bad_steps=5")
+    code = (process := runs.start(workdir, *huge)).wait()
+    line = process.output.read_text().splitlines()[-1].removeprefix("error: ").partition(";")[0]
+    kept = f"the checkpoint of update {good} is kept: {process.saved() == good}"
+    return [
+        Row("losses not finite for good", "learning rates of 1e30", 1, f'exit code {code}: "{line}"; {kept}', "nothing")
+    ]
+
+
+def killed_exports(runs: Runs, draw: random.Random, times: int) -> list[Row]:
+    """SIGKILL of an export."""
+    straight, out = runs.straight(), runs.folder / "exported"
+
+    def write() -> int:
+        return command_line.run(export.main, [f"--run={straight}", f"--out={out}"])
+
+    shutil.rmtree(out, ignore_errors=True)
+    began = time.monotonic()
+    assert in_a_process(write) == 0
+    needs, whole, seen, halves = time.monotonic() - began, _sizes(out), 0, 0
+    shutil.rmtree(out)
+    for _ in range(8):
+        in_a_process(write, kill_after=draw.uniform(0.5, 1) * needs)
+        if out.exists():
+            seen += 1
+            halves += _sizes(out) != whole
+    assert in_a_process(write) == 0
+    left = len(list(runs.folder.glob(".exported*")))
+    outcome = f"a folder was there after {seen}, whole but for {halves}; after one more export {left} leftovers"
+    return [Row("export killed", "`kill -9` in its second half", 8, outcome, "nothing")]
+
+
+def _fresh(runs: Runs, name: str) -> Path:
+    workdir = runs.folder / name
+    shutil.rmtree(workdir, ignore_errors=True)
+    return workdir
+
+
+def _equal(same: bool) -> str:
+    return "equal to the run to which nothing was done" if same else "NOT equal"
+
+
+def _sizes(folder: Path) -> dict[str, int]:
+    return {str(f.relative_to(folder)): f.stat().st_size for f in folder.rglob("*") if f.is_file()}
