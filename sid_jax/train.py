@@ -121,7 +121,7 @@ def train(config: ConfigDict, workdir: str, force: bool = False, profile: str = 
             check_same_training(checkpoints.config(), config, workdir, force)
             restored = checkpoints.restore(abstract(shapes, shardings))
             stream.restore(restored.data_position, force=force)
-            state, window = restored.state, Window(config.batch, restored.metrics["window"])
+            state, window = restored.state, Window(config.batch, restored.metrics.get("window"))
             unet = teacher.unet.load(dtype=None, place=meshes.into_shards(mesh, stored)).params
         step = int(state.step)
         frozen = {"teacher": unet, "text": text.params, **frozen_encoder}

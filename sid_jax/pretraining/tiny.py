@@ -7,7 +7,6 @@ from flax import nnx
 
 from sid_jax.data import digits
 from sid_jax.metrics.digits import DigitClassifier, DigitsMetric
-from sid_jax.metrics.frechet import statistics
 from sid_jax.pretrain import MODEL_INDEX, SCHEDULER
 from sid_jax.pretraining import networks
 from sid_jax.pretraining.tokenizer import write_tokenizer
@@ -29,5 +28,5 @@ def write_tiny(folder: Path) -> None:
     save_pipeline(folder / "teacher", Teacher(unet, vae, (text,), (tokenizer,), SCHEDULER, MODEL_INDEX))
 
     pictures = np.random.default_rng(0).integers(0, 256, (200, 32, 32, 3), np.uint8)
-    metric = DigitsMetric(DigitClassifier(rngs=nnx.Rngs(0)), None)
-    DigitsMetric(nnx.merge(metric.graph, metric.params), statistics(metric.look(pictures)[0])).save(folder / "metric")
+    classifier = DigitClassifier(rngs=nnx.Rngs(0))
+    DigitsMetric.of(classifier, DigitsMetric(classifier, None).look(pictures)[0]).save(folder / "metric")
