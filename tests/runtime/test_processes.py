@@ -9,7 +9,12 @@ from sid_jax.runtime import command_line, processes
 def join(monkeypatch):
     """Calls `join` with flags, and returns how JAX was asked to find the other processes; None if it was not."""
     asked = []
-    monkeypatch.setattr(jax.distributed, "initialize", lambda *args, **options: asked.append((*args, options)))
+
+    def initialize(*args, heartbeat_timeout_seconds, **options):
+        assert heartbeat_timeout_seconds == processes.HEARTBEAT_SECONDS
+        asked.append((*args, options))
+
+    monkeypatch.setattr(jax.distributed, "initialize", initialize)
     for name in ("SLURM_STEP_NUM_TASKS", "SLURM_STEP_TASKS_PER_NODE", "SLURM_GPUS_ON_NODE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(processes.importlib.util, "find_spec", lambda name: None)
