@@ -20,7 +20,7 @@ for ((id = 0; id < processes; id++)); do
     started+=($!)
 done
 
-# The first that fails ends all of them, and so does a signal; each may save what it has.
+# The first that fails ends all of them, and so does a signal; each has a minute to save what it has.
 trap : INT TERM
 status=0
 for _ in "${started[@]}"; do
@@ -28,6 +28,10 @@ for _ in "${started[@]}"; do
 done
 if ((status)); then
     kill -TERM "${started[@]}" 2>/dev/null || true
+    for ((waited = 0; waited < ${GRACE:-60}; waited++)); do
+        [[ -n $(jobs -pr) ]] || break
+        sleep 1
+    done
+    kill -KILL "${started[@]}" 2>/dev/null || true
 fi
-wait
 exit "$status"

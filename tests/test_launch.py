@@ -108,3 +108,27 @@ def test_a_worker_installs_and_trains(commands, tmp_path):
     (install,) = installs()
     assert install[:2] == ["pip", "install"] and any(name.startswith("jax[tpu]==") for name in install)
     assert trains() == [["-m", "sid_jax.train", *AWKWARD]]
+
+
+def test_local_processes_end_together(tmp_path):
+    """The first that fails says how; the others, which would wait for it for ever, are ended."""
+    python, log = tmp_path / "python", tmp_path / "calls"
+    python.write_text(f"""#!/bin/sh
+        if [ "$1" = -c ]; then echo 1234; exit; fi
+        printf '%s|' "$@" "$JAX_PLATFORMS" "$XLA_FLAGS" >> {log}.$8
+        if [ "$8" = 1 ]; then until [ -e {log}.0 ] && [ -e {log}.2 ]; do sleep 0.1; done; exit 7; fi
+        exec sleep 100
+    """)
+    python.chmod(0o755)
+    assert run("local.sh", "3", "4", *AWKWARD, PYTHON=str(python), XLA_FLAGS="--old").returncode == 7
+    flags = ["-m", "sid_jax.train", "--coordinator", "localhost:1234", "--num-processes", "3", "--process-id"]
+    environment = ["cpu", "--old --xla_force_host_platform_device_count=4"]
+    for number in range(3):
+        called = Path(f"{log}.{number}").read_text().split("|")[:-1]
+        assert called == [*flags, str(number), *AWKWARD, *environment]
+
+
+def test_local_processes_succeed_together(tmp_path):
+    (tmp_path / "python").write_text('#!/bin/sh\n[ "$1" = -c ] && echo 1234\nexit 0\n')
+    (tmp_path / "python").chmod(0o755)
+    assert run("local.sh", "2", "1", *AWKWARD, PYTHON=str(tmp_path / "python")).returncode == 0
