@@ -78,7 +78,7 @@ def test_where_libtpu_is_jax_looks_for_a_pod(join, monkeypatch):
     monkeypatch.setattr(processes.importlib.util, "find_spec", lambda name: name == "libtpu")
     assert join() == ({},)
 
-    def no_pod():
+    def no_pod(**options):
         raise ValueError("coordinator_address should be defined.")
 
     monkeypatch.setattr(jax.distributed, "initialize", no_pod)
