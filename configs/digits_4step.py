@@ -1,8 +1,8 @@
 """The bundled digits teacher, distilled into 4 steps.
 
 Command:  python -m sid_jax.train --config configs/digits_4step.py
-Hardware: 2 CPU cores
-Measured: Frechet distance 3.46 and prompt accuracy 0.955; the teacher in 50 steps has 4.56 and 0.9545
+Hardware: 2 CPU cores, about 9 minutes
+Measured: Frechet distance 3.44 and prompt accuracy 0.9555; the teacher in 50 steps has 4.56 and 0.9545
 """
 
 import digits_1step
