@@ -14,6 +14,7 @@ import numpy as np
 
 PREDICTION_TYPES = ("epsilon", "v_prediction")
 BETA_SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2")
+MOST_TIMES = 100_000  # a scheduler's; published ones have 1,000
 
 
 class ForwardProcess(Protocol):
@@ -161,11 +162,19 @@ def _each(per_sample: jax.Array) -> jax.Array:
 
 def _betas(config: Mapping) -> np.ndarray:
     """The betas of a diffusers scheduler, rounded to float32 where diffusers rounds, with diffusers' defaults."""
-    if config.get("trained_betas") is not None:
-        return np.asarray(config["trained_betas"], np.float32)
+    trained = config.get("trained_betas")
+    if trained is not None:
+        if not isinstance(trained, list) or not all(map(_is_beta, trained)):
+            raise ValueError("scheduler_config.json: trained_betas is not a list of numbers in (0, 1)")
+        return np.asarray(trained, np.float32)
     schedule = config.get("beta_schedule", "linear")
     steps = config.get("num_train_timesteps", 1000)
+    if type(steps) is not int or not 1 <= steps <= MOST_TIMES:
+        raise ValueError(f"scheduler_config.json: num_train_timesteps {steps!r} is not in [1, {MOST_TIMES}]")
     start, end = config.get("beta_start", 0.0001), config.get("beta_end", 0.02)
+    for name, value in (("beta_start", start), ("beta_end", end)):
+        if not _is_beta(value):
+            raise ValueError(f"scheduler_config.json: {name} {value!r} is not in (0, 1)")
     if schedule == "linear":
         return np.linspace(start, end, steps, dtype=np.float32)
     if schedule == "scaled_linear":
@@ -174,3 +183,7 @@ def _betas(config: Mapping) -> np.ndarray:
         signal = np.cos((np.arange(steps + 1) / steps + 0.008) / 1.008 * np.pi / 2) ** 2
         return np.minimum(1 - signal[1:] / signal[:-1], 0.999).astype(np.float32)
     raise ValueError(f"scheduler_config.json: beta_schedule {schedule!r} is not one of {', '.join(BETA_SCHEDULES)}")
+
+
+def _is_beta(value: object) -> bool:
+    return isinstance(value, int | float) and 0 < value < 1

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import save
 
 from sid_jax.errors import UserError
+from sid_jax.sid import VP
 from sid_jax.teachers import build
 from sid_jax.teachers.jsonfile import read_json
 from sid_jax.teachers.weights import open_weights
@@ -38,6 +39,31 @@ VAE = {
     "layers_per_block": 1,
     "scaling_factor": 0.2,
     "act_fn": "silu",
+}
+UNET = {
+    "block_out_channels": [4, 8],
+    "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D"],
+    "mid_block_type": "UNetMidBlock2DCrossAttn",
+    "up_block_types": ["CrossAttnUpBlock2D", "UpBlock2D"],
+    "norm_num_groups": 2,
+    "in_channels": 4,
+    "out_channels": 4,
+    "layers_per_block": 1,
+    "cross_attention_dim": 4,
+    "attention_head_dim": [2, 4],
+    "transformer_layers_per_block": 1,
+    "use_linear_projection": False,
+    "sample_size": 8,
+    "act_fn": "silu",
+}
+SCHEDULER = {
+    "beta_schedule": "scaled_linear",
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "num_train_timesteps": 1000,
+    "trained_betas": None,
+    "prediction_type": "epsilon",
+    "rescale_betas_zero_snr": False,
 }
 CLIP = {
     "vocab_size": 10,
@@ -112,13 +138,13 @@ def test_any_json(tmp_path, text):
 
 @settings(bounded, max_examples=100)
 @given(
-    st.sampled_from([("AutoencoderKL", VAE), ("CLIPTextModel", CLIP)]).flatmap(
+    st.sampled_from([("AutoencoderKL", VAE), ("CLIPTextModel", CLIP), ("UNet2DConditionModel", UNET)]).flatmap(
         lambda pair: st.tuples(st.just(pair), st.sampled_from(sorted(pair[1])), JSON)
     )
 )
 def test_any_value_of_a_config(case):
     (class_name, config), field, value = case
-    depths = {"layers_per_block", "num_hidden_layers"}
+    depths = {"layers_per_block", "num_hidden_layers", "transformer_layers_per_block"}
     if field in depths and isinstance(value, int) and 9 < value <= 1000:
         value = 9  # such networks are fine, but take their time
     try:
@@ -128,3 +154,20 @@ def test_any_value_of_a_config(case):
         assert "\n" not in str(error)
     else:
         assert component.class_name == class_name
+
+
+@bounded
+@given(st.sampled_from(sorted(SCHEDULER)), JSON | st.lists(st.floats(0, 1)))
+def test_any_value_of_a_scheduler(field, value):
+    try:
+        process = VP.from_scheduler({**SCHEDULER, field: value})
+    except ValueError as error:
+        assert "\n" not in str(error)
+    else:
+        assert len(process.alphas_cumprod) <= 100_000
+
+
+@pytest.mark.parametrize("steps", [10**12, 0, "1000", 1000.0])
+def test_impossible_numbers_of_times(steps):
+    with pytest.raises(ValueError, match=r"num_train_timesteps .* is not in"):
+        VP.from_scheduler({**SCHEDULER, "num_train_timesteps": steps})
