@@ -29,6 +29,7 @@ GROUPS: dict[str, Callable[[Runs, random.Random, int], list[Row]]] = {
     "preemption": run_faults.preemption,
     "saves": run_faults.kills_while_saving,
     "checkpoints": checkpoint_faults.damaged,
+    "workers": run_faults.workers_lost,
     "disk": run_faults.full_disk,
     "prompts": run_faults.prompts,
     "numerics": run_faults.numerics,

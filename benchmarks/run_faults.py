@@ -4,6 +4,7 @@ import os
 import random
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -16,6 +17,7 @@ from sid_jax.runtime import command_line
 from sid_jax.runtime.preemption import EXIT_CODE
 
 EVERY = 4  # updates between two checkpoints
+_SINCE = "the updates since the last checkpoint"
 
 
 def kills(runs: Runs, draw: random.Random, times: int) -> list[Row]:
@@ -82,6 +84,28 @@ def kills_while_saving(runs: Runs, draw: random.Random, times: int) -> list[Row]
     assert runs.start(workdir).wait() == 0
     again = f"at most {max(lost)} updates done again: those since the checkpoint before"
     return [Row("killed in a save", "`kill -9` while files are written", len(lost), _equal(runs.same(workdir)), again)]
+
+
+def workers_lost(runs: Runs, draw: random.Random, times: int) -> list[Row]:
+    """SIGKILL of one of the two processes of a run, for which the other would wait for good."""
+    waited, codes = [], []
+    for lost in range(2):
+        workdir = _fresh(runs, f"workers-{lost}")
+        with socket.socket() as free:
+            free.bind(("localhost", 0))
+            coordinator = f"localhost:{free.getsockname()[1]}"
+        flags = f"--coordinator={coordinator}", "--num-processes=2", "--config.mesh.fsdp=2"
+        both = [runs.start(workdir, *flags, f"--process-id={i}") for i in range(2)]
+        target = draw.randint(EVERY + 1, 3 * EVERY)
+        assert both[lost].until(lambda p=both[lost], t=target: p.step() >= t), both[lost].output
+        both[lost].send(signal.SIGKILL)
+        began = time.monotonic()
+        codes.append(both[1 - lost].wait())
+        waited.append(time.monotonic() - began)
+        assert runs.start(workdir).wait() == 0  # alone, on one device
+    ended = " and ".join(f"{seconds:.0f} s (exit code {code})" for seconds, code in zip(waited, codes, strict=True))
+    outcome = f"the other one ended by itself after {ended}; one process alone then went on, to the end"
+    return [Row("worker lost", "`kill -9` of the first, and of the second, of two", 2, outcome, _SINCE)]
 
 
 def full_disk(runs: Runs, draw: random.Random, times: int) -> list[Row]:
