@@ -66,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments, config = command_line.parse_with_config(parser, argv, sid_jax.config.default())
     processes.join(arguments)
     workdir = arguments.workdir or f"runs/{Path(arguments.config).stem}"
-    with telling(make_workdir(workdir)):
+    with processes.noticing_losses(), telling(make_workdir(workdir)):
         train(config, workdir, force=arguments.resume == "force", profile=arguments.profile)
 
 

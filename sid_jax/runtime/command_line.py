@@ -21,6 +21,7 @@ from ml_collections import ConfigDict
 from sid_jax.errors import UserError
 from sid_jax.runtime import config_file, preemption
 from sid_jax.runtime.preemption import Preempted
+from sid_jax.runtime.processes import ProcessLost
 
 OVERRIDE = "--config."
 
@@ -104,8 +105,9 @@ def split_overrides(argv: Sequence[str]) -> tuple[list[str], list[tuple[str, str
 def run(main: Callable[[Sequence[str] | None], int | None], argv: Sequence[str] | None = None) -> int:
     """Calls `main(argv)` and returns the process's exit code.
 
-    0, or what `main` returns: done; 2: a UserError, or a full disk, printed as one line `error: ...`; 75: preempted,
-    saved, to be run again; 130: interrupted. Anything else that `main` raises is a defect and keeps its traceback.
+    0, or what `main` returns: done; 2: a UserError, or a full disk, printed as one line `error: ...`; 75: preempted
+    and saved, or left alone by another process, to be run again; 130: interrupted. Anything else that `main` raises
+    is a defect and keeps its traceback.
     """
     try:
         return main(argv) or 0
@@ -117,7 +119,7 @@ def run(main: Callable[[Sequence[str] | None], int | None], argv: Sequence[str] 
             raise
         print(f"error: {error.filename or 'a file'} can't be written: {error.strerror}", file=sys.stderr)
         return 2
-    except Preempted as message:
+    except (Preempted, ProcessLost) as message:
         print(f"{message}; run the same command again to go on", file=sys.stderr)
         return preemption.EXIT_CODE
     except KeyboardInterrupt:

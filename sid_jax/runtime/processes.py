@@ -4,10 +4,12 @@
 """
 
 import argparse
+import contextlib
 import importlib.util
 import os
 import re
 import secrets
+from collections.abc import Iterator
 
 import jax
 import numpy as np
@@ -18,6 +20,9 @@ from sid_jax.errors import UserError
 
 HEARTBEAT_SECONDS = 60
 """A process that is silent for so long is lost, and JAX ends the others, which would wait for it for good."""
+
+_GONE = re.compile(r"gloo|nccl|coordination service|socket closed|connection (reset|closed|refused)", re.IGNORECASE)
+"""In what JAX says when it can't reach another process."""
 
 _HELP = """\
 by hand, the same command in every process; on Cloud TPU pods and in steps of SLURM JAX finds this out by itself"""
@@ -56,6 +61,25 @@ def join(arguments: argparse.Namespace) -> None:
         except ValueError as error:  # a machine without TPUs, where libtpu only compiles
             if "coordinator_address" not in str(error):
                 raise
+
+
+class ProcessLost(Exception):
+    """Another process of the run has ended, without which this one can't go on; the message is one line."""
+
+
+@contextlib.contextmanager
+def noticing_losses() -> Iterator[None]:
+    """Turns what a transfer fails with, where the process at the other end has gone, into ProcessLost.
+
+    A process that is alive and silent JAX notices by its heartbeat; it then says so itself, and ends this one.
+    """
+    try:
+        yield
+    except (jax.errors.JaxRuntimeError, ValueError) as error:
+        if jax.process_count() == 1 or not _GONE.search(str(error)):
+            raise
+        reason = " ".join(str(error).split())[:200]
+        raise ProcessLost(f"another process of this run has ended, and its own output says why ({reason})") from error
 
 
 def is_first() -> bool:

@@ -3,6 +3,7 @@ import pytest
 
 from sid_jax.errors import UserError
 from sid_jax.runtime import command_line, processes
+from sid_jax.runtime.preemption import EXIT_CODE
 
 
 @pytest.fixture
@@ -100,3 +101,20 @@ def test_one_process_sees_and_agrees_with_itself(tmp_path):
     assert list(tmp_path.iterdir()) == []
     processes.wait_for_all("test")
     assert processes.is_first()
+
+
+def test_a_transfer_that_fails_tells_of_the_other_process(monkeypatch):
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    said = r"^another process .*Gloo AllGather failed: Read error\)$"
+    with pytest.raises(processes.ProcessLost, match=said), processes.noticing_losses():
+        raise ValueError("UNKNOWN: Gloo AllGather failed:\n Read error")
+    with pytest.raises(ValueError, match="ours"), processes.noticing_losses():
+        raise ValueError("ours")
+
+
+def test_a_lost_process_is_a_reason_to_run_again(capsys):
+    def fail(argv):
+        raise processes.ProcessLost("another process of this run has ended")
+
+    assert command_line.run(fail, []) == EXIT_CODE
+    assert capsys.readouterr().err.startswith("another process of this run has ended; run the same command again")

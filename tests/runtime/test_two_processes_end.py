@@ -25,7 +25,7 @@ def main(argv):
     split, whole = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in (["data"], []))
     ones = jax.make_array_from_callback((2,), split, lambda index: np.ones(1, np.float32))
     total = jax.jit(lambda x: x.sum(), out_shardings=whole)
-    with watching() as preemption:
+    with processes.noticing_losses(), watching() as preemption:
         for step in range(1, 10**6):
             assert float(total(ones)) == 2
             print("update", step, flush=True)
@@ -75,6 +75,9 @@ def test_told_to_end_they_end_after_the_same_update(two_processes, told):
 def test_one_that_is_left_alone_ends_and_says_why(two_processes, lost):
     running, outputs = two_processes
     running[lost].kill()
-    assert running[1 - lost].wait(timeout=60) not in (0, EXIT_CODE)
+    code = running[1 - lost].wait(timeout=60)
     said = outputs[1 - lost].read_text()
-    assert "another task died" in said or "heartbeat" in said or "Connection" in said
+    # JAX ends the process itself where it is faster than the transfer that fails.
+    assert (code == EXIT_CODE and "another process of this run has ended" in said) or (
+        code not in (0, EXIT_CODE) and ("another task died" in said or "heartbeat" in said)
+    )
