@@ -90,7 +90,8 @@ def default() -> ConfigDict:
     c.attention.long = 1024  # positions; shorter sequences, and the text's 77 tokens, are always "xla"
 
     # Memory against time: the backward pass computes again what the forward pass did not keep.
-    # "none" keeps all, "dots" the results of layers but not of norms and activations, "full" the inputs of blocks.
+    # "none" keeps all, "dots" the results of layers but not of norms and activations, "full" the inputs of blocks
+    # and what attention kernels give.
     c.remat = "none"
     c.scan = True  # equal transformer blocks as a loop: much less to compile, for a copy of their weights
 

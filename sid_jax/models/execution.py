@@ -8,7 +8,12 @@ import jax
 from flax import nnx
 from jax.sharding import Mesh, PartitionSpec
 
-_PRODUCTS = ("conv_general_dilated", "pallas_call", "dot_product_attention_fwd_wrapper")
+_KERNELS = ("pallas_call", "dot_product_attention_fwd_wrapper")
+
+
+def _is_kernel(primitive: Any, *_, **__) -> bool:
+    """Whether it is an attention kernel, whose results are no larger than a block's inputs, and much work to have."""
+    return primitive.name in _KERNELS
 
 
 def _is_product(primitive: Any, *_, **parameters) -> bool:
@@ -18,10 +23,10 @@ def _is_product(primitive: Any, *_, **parameters) -> bool:
     """
     if primitive.name == "dot_general":
         return not any(parameters["dimension_numbers"][1])
-    return primitive.name in _PRODUCTS
+    return primitive.name == "conv_general_dilated" or _is_kernel(primitive)
 
 
-REMAT = {"none": None, "dots": _is_product, "full": jax.checkpoint_policies.nothing_saveable}
+REMAT = {"none": None, "dots": _is_product, "full": _is_kernel}
 """What the forward pass keeps of each block for the backward pass, by name, beside the block's inputs."""
 ATTENTION = ("auto", "xla", "chunked", "cudnn", "splash")
 _PLATFORMS = {"cudnn": "gpu", "splash": "tpu"}
@@ -39,7 +44,7 @@ class Execution:
       long_attention: positions.
       remat: what is kept of a residual or transformer block for the backward pass, which computes the rest again: with
         "none" all of it, with "dots" the results of linear layers, convolutions and attention kernels, with "full"
-        nothing but its inputs.
+        nothing but its inputs and the results of attention kernels.
       scan: run equal transformer blocks, of which SDXL has ten in a row, as one loop: several times less to compile, at
         the price of a copy of their weights in the type that is computed in.
       platform: "cpu", "gpu" or "tpu": that of the devices that a program is compiled *for*, which need not be here;

@@ -52,8 +52,8 @@ def test_what_is_kept(remat):
     assert products == {"none": 2, "dots": 2, "full": 3}[remat]
 
 
-@pytest.mark.parametrize(("remat", "calls"), [("none", 1), ("dots", 1), ("full", 2)])
-def test_attention_kernels_are_kept_as_products_are(remat, calls):
+@pytest.mark.parametrize("remat", REMAT)
+def test_attention_kernels_do_not_run_again(remat):
     execution = Execution("splash", remat=remat, platform="tpu")
     layer = nnx.Linear(4, 4, use_bias=False, rngs=nnx.Rngs(0))
 
@@ -61,7 +61,7 @@ def test_attention_kernels_are_kept_as_products_are(remat, calls):
         return jnp.sum(run(execution, lambda layer, x: attend(x, x, layer(x), execution=execution) ** 2, layer, x))
 
     program = str(jax.make_jaxpr(jax.grad(function))(jnp.ones((1, 1024, 1, 4))))
-    assert program.count("name=splash_mha_fwd") == calls
+    assert program.count("name=splash_mha_fwd") == 1
 
 
 @pytest.mark.parametrize(("platform", "barriers"), [("tpu", 1), ("gpu", 0), (None, 0)])
