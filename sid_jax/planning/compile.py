@@ -12,7 +12,12 @@ from sid_jax.planning.targets import Target
 
 QUICK = {
     "tpu": {"exec_time_optimization_effort": -1.0, "memory_fitting_effort": -1.0},
-    "gpu": {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True},
+    "gpu": {
+        "xla_backend_optimization_level": 0,
+        "xla_llvm_disable_expensive_passes": True,
+        # Looks at the whole program once more for each fusion: most of the time that a step of SDXL takes to compile.
+        "xla_disable_hlo_passes": "multi_output_fusion",
+    },
     "cpu": {},
 }
 """XLA options: several times faster compilation, for a program that is somewhat slower and, on a TPU, larger."""
