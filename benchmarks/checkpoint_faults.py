@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.runs import UPDATES, Runs, in_a_process
-from benchmarks.table import Row
+from benchmarks.table import Row, so
 
 DAMAGES = ("a bit flipped", "cut short", "half of the files deleted")
 TRIALS = 20  # of each
@@ -27,7 +27,7 @@ def damaged(runs: Runs, draw: random.Random, times: int) -> list[Row]:
         code = runs.start(workdir).wait()
         outcome = (
             f"noticed and named {counts['noticed']} times, and the one before read to the bit; a run that went on: "
-            f"exit code {code}, equal to one that was not damaged: {runs.same(workdir)}"
+            f"exit code {code}, {so(runs.same(workdir), 'equal to one that was not damaged')}"
         )
         rows.append(
             Row(

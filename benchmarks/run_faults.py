@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 from benchmarks.runs import UPDATES, Runs, arguments_of, in_a_process
-from benchmarks.table import Row
+from benchmarks.table import Row, so
 from sid_jax import export
 from sid_jax.runtime import command_line
 from sid_jax.runtime.preemption import EXIT_CODE
@@ -64,7 +64,8 @@ def preemption(runs: Runs, draw: random.Random, times: int) -> list[Row]:
         codes.append(process.send(signal.SIGTERM))
         lost.append(process.step() - process.saved())
     assert runs.start(workdir).wait() == 0
-    outcome = f"exit code {EXIT_CODE} each time: {set(codes) == {EXIT_CODE}}; {_equal(runs.same(workdir))}"
+    each_time = so(set(codes) == {EXIT_CODE}, f"exit code {EXIT_CODE} each time")
+    outcome = f"{each_time}; {_equal(runs.same(workdir))}"
     return [Row("preemption", "SIGTERM at random updates", told, outcome, f"{sum(lost)} updates")]
 
 
@@ -134,9 +135,7 @@ def full_disk(runs: Runs, draw: random.Random, times: int) -> list[Row]:
         codes = [line for line in done.stdout.splitlines() if line.startswith("code")]
         said = "No space left on device" in done.stderr and "Traceback" not in done.stderr
         kept = " and ".join(line for line in done.stdout.splitlines() if line.isdigit())
-        outcome = (
-            f"said in one line: {said}; first {codes[0]}, with checkpoints {kept} intact; with more room {codes[1]}, "
-        )
+        outcome = f"{so(said, 'said in one line')}; first {codes[0]}, with checkpoints {kept} intact; with more room {codes[1]}, "
         lost = "no line of the log; what was trained after the last checkpoint that fitted is trained again"
         rows.append(
             Row(f"disk full, `{policy}`", "a disk for two checkpoints", 1, outcome + _equal(runs.same(workdir)), lost)
@@ -161,7 +160,8 @@ def prompts(runs: Runs, draw: random.Random, times: int) -> list[Row]:
         said.append(process.wait() == 2 and process.output.read_text().splitlines()[-1].startswith("error: "))
     file.write_text(own)
     assert runs.start(workdir, f"--config.prompts={file}").wait() == 0
-    outcome = f"exit code 2 and one line: {all(said)}; with the old text at another place {_equal(runs.same(workdir))}"
+    refused = so(all(said), "exit code 2 and one line")
+    outcome = f"{refused}; with the old text at another place {_equal(runs.same(workdir))}"
     return [Row("prompts changed or gone", "between two starts", 2, outcome, "nothing")]
 
 
@@ -175,7 +175,7 @@ def numerics(runs: Runs, draw: random.Random, times: int) -> list[Row]:
     huge = ("--resume=force", "--config.optimizer.lr=1e30", "--config.optimizer.glr=1e30", "--config.max_bad_steps=5")
     code = (process := runs.start(workdir, *huge)).wait()
     line = process.output.read_text().splitlines()[-1].removeprefix("error: ").partition(";")[0]
-    kept = f"the checkpoint of update {good} is kept: {process.saved() == good}"
+    kept = so(process.saved() == good, f"kept the checkpoint of update {good}")
     return [
         Row("losses not finite for good", "learning rates of 1e30", 1, f'exit code {code}: "{line}"; {kept}', "nothing")
     ]
@@ -211,7 +211,7 @@ def _fresh(runs: Runs, name: str) -> Path:
 
 
 def _equal(same: bool) -> str:
-    return "equal to the run to which nothing was done" if same else "NOT equal"
+    return so(same, "equal to the run to which nothing was done")
 
 
 def _sizes(folder: Path) -> dict[str, int]:

@@ -16,6 +16,11 @@ class Row(NamedTuple):
     lost: str
 
 
+def so(condition: bool, text: str) -> str:
+    """The text where it is so, and its contrary where it is not."""
+    return text if condition else f"NOT {text}"
+
+
 def write_table(page: Path, rows: list[Row]) -> None:
     """Replaces the table in a page."""
     lines = ["| fault | what was done | times | what came of it | lost |", "|---|---|---|---|---|"]
