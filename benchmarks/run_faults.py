@@ -135,11 +135,10 @@ def full_disk(runs: Runs, draw: random.Random, times: int) -> list[Row]:
         codes = [line for line in done.stdout.splitlines() if line.startswith("code")]
         said = "No space left on device" in done.stderr and "Traceback" not in done.stderr
         kept = " and ".join(line for line in done.stdout.splitlines() if line.isdigit())
-        outcome = f"{so(said, 'said in one line')}; first {codes[0]}, with checkpoints {kept} intact; with more room {codes[1]}, "
+        spoken, same = so(said, "said in one line"), _equal(runs.same(workdir))
+        outcome = f"{spoken}; first {codes[0]}, with checkpoints {kept} intact; with more room {codes[1]}, {same}"
         lost = "no line of the log; what was trained after the last checkpoint that fitted is trained again"
-        rows.append(
-            Row(f"disk full, `{policy}`", "a disk for two checkpoints", 1, outcome + _equal(runs.same(workdir)), lost)
-        )
+        rows.append(Row(f"disk full, `{policy}`", "a disk for two checkpoints", 1, outcome, lost))
     return rows
 
 
