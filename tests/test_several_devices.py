@@ -5,11 +5,11 @@ import os
 import subprocess
 import sys
 
-import jax
 import numpy as np
 import pytest
+from PIL import Image
 
-from sid_jax import experiment, train
+from sid_jax import sample, train
 
 CONFIG = "--config=configs/digits_1step.py"
 TWO_BY_FOUR = "--config.mesh.data=2", "--config.mesh.fsdp=4"
@@ -36,6 +36,12 @@ def metrics_of(folder):
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
+def pictures_of(folder):
+    """Of the student of a run. Not its parameters: where a gradient is 0 but for rounding, Adam follows its sign."""
+    sample.main([f"--run={folder}", "--prompts=a handwritten seven", "--n=4", f"--out={folder / 'pictures'}"])
+    return np.asarray(Image.open(folder / "pictures/grid.png"), np.int32)
+
+
 def difference(found, expected, names=("fake_loss", "generator_loss")):
     """The largest relative difference of two runs in any line."""
     assert [line["step"] for line in found] == [line["step"] for line in expected]
@@ -47,15 +53,15 @@ def difference(found, expected, names=("fake_loss", "generator_loss")):
 def test_two_processes_are_one_run(launch, tiny_arguments, tmp_path):
     """Prompts, text, state, losses, pictures, logs, checkpoints, and going on from them."""
     train.main(tiny_arguments)
-    both = *tiny_arguments, f"--workdir={tmp_path / 'both'}", "--config.mesh.fsdp=2", "--config.text.precompute=true"
-    halfway = launch(2, 1, *both, "--config.images=32")
-    done = launch(2, 1, *both)
+    shared = "--config.mesh.fsdp=2", "--config.text.precompute=true"
+    arguments = *tiny_arguments, f"--workdir={tmp_path / 'both'}", *shared
+    halfway = launch(2, 1, *arguments, "--config.images=32")
+    done = launch(2, 1, *arguments)
     assert difference(metrics_of(tmp_path / "both"), metrics_of(tmp_path / "run")) < 1e-5
 
     # What they saved together, one process with one device reads.
-    found, alone = (experiment.open_run(str(tmp_path / run)).params for run in ("both", "run"))
-    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(alone), strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
+    both, one = (pictures_of(tmp_path / run) for run in ("both", "run"))
+    assert np.max(np.abs(both - one)) <= 2 and np.std(one) > 20
 
     # The first process wrote, and the other did not.
     assert halfway.stderr.count("starting at update 0 of 4") == done.stderr.count("going on at update 4 of 6") == 1
