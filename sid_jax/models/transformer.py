@@ -8,6 +8,7 @@ from flax import nnx
 
 from sid_jax.models.attention import attend
 from sid_jax.models.execution import Execution, run
+from sid_jax.models.loop import lean_loop, loop
 from sid_jax.models.resnet import conv, group_norm
 
 
@@ -151,22 +152,24 @@ class Transformer2DModel(nnx.Module):
         h = run(self.execution, lambda self, x: self.proj_in(self.norm(x)), self, x)
         h = h.reshape(x.shape[0], -1, x.shape[-1])
         if len(self.transformer_blocks) > 1 and self.execution is not None and self.execution.scan:
-            h = self._scan(h, context)
+            h = self._loop(h, context)
         else:
             for block in self.transformer_blocks:
                 h = run(self.execution, BasicTransformerBlock.__call__, block, h, context)
         return x + self.proj_out(h.reshape(x.shape))
 
-    def _scan(self, h: jax.Array, context: jax.Array) -> jax.Array:
+    def _loop(self, h: jax.Array, context: jax.Array) -> jax.Array:
         """All blocks as one loop over their parameters, stacked."""
         graphs, params = zip(*map(nnx.split, self.transformer_blocks), strict=True)
 
-        def stack(*leaves: jax.Array) -> jax.Array:
-            # The large ones in the type that they would be cast to anyway.
-            return jnp.stack([leaf.astype(self.dtype or leaf.dtype) if leaf.ndim > 1 else leaf for leaf in leaves])
+        def block(params: nnx.State, h: jax.Array, context: jax.Array) -> jax.Array:
+            return nnx.merge(graphs[0], params)(h, context)
 
-        def body(h: jax.Array, params: nnx.State) -> tuple[jax.Array, None]:
-            block = nnx.merge(graphs[0], params)
-            return run(self.execution, BasicTransformerBlock.__call__, block, h, context, in_loop=True), None
+        if self.execution.remat == "full":
+            return lean_loop(block, params, h, context, self.dtype)
 
-        return jax.lax.scan(body, h, jax.tree.map(stack, *params))[0]
+        def kept(params: nnx.State, h: jax.Array, context: jax.Array) -> jax.Array:
+            module = nnx.merge(graphs[0], params)
+            return run(self.execution, BasicTransformerBlock.__call__, module, h, context, in_loop=True)
+
+        return loop(kept, params, h, context, self.dtype)
