@@ -15,6 +15,7 @@ QUICK = {
     "gpu": {
         "xla_backend_optimization_level": 0,
         "xla_llvm_disable_expensive_passes": True,
+        "xla_gpu_disable_gpuasm_optimizations": True,
         # Looks at the whole program once more for each fusion: most of the time that a step of SDXL takes to compile.
         "xla_disable_hlo_passes": "multi_output_fusion",
     },
