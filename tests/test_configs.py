@@ -64,7 +64,7 @@ def test_a_teacher_of_the_family_takes_them(name, pipelines):
 
 @pytest.mark.parametrize(
     "name",
-    ["sdxl_4step", *(pytest.param(name, marks=pytest.mark.slow) for name in RUNS if name != "sdxl_4step")],
+    ["sdxl_1step", *(pytest.param(name, marks=pytest.mark.slow) for name in RUNS if name != "sdxl_1step")],
 )
 def test_an_update(name, pipelines, tmp_path):
     (tmp_path / "prompts.txt").write_text("a cat\na dog\n")
