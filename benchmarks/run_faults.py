@@ -17,7 +17,6 @@ from sid_jax.runtime import command_line
 from sid_jax.runtime.preemption import EXIT_CODE
 
 EVERY = 4  # updates between two checkpoints
-_SINCE = "the updates since the last checkpoint"
 
 
 def kills(runs: Runs, draw: random.Random, times: int) -> list[Row]:
@@ -106,7 +105,8 @@ def workers_lost(runs: Runs, draw: random.Random, times: int) -> list[Row]:
         assert runs.start(workdir).wait() == 0  # alone, on one device
     ended = " and ".join(f"{seconds:.0f} s (exit code {code})" for seconds, code in zip(waited, codes, strict=True))
     outcome = f"the other one ended by itself after {ended}; one process alone then went on, to the end"
-    return [Row("worker lost", "`kill -9` of the first, and of the second, of two", 2, outcome, _SINCE)]
+    lost = "the updates since the last checkpoint"
+    return [Row("worker lost", "`kill -9` of the first, and of the second, of two", 2, outcome, lost)]
 
 
 def full_disk(runs: Runs, draw: random.Random, times: int) -> list[Row]:

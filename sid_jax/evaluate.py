@@ -106,7 +106,7 @@ def evaluate(student: Student, metric: DigitsMetric, samples: int, mesh: jax.sha
     """
     config = student.config
     prompts = read_prompt_file(assets.resolve(config.prompts))
-    asked = [prompts[i % len(prompts)] for i in range(samples)]
+    asked = _in_turn(prompts, samples)
     teacher = experiment.open_teacher(config, mesh=mesh)
     with experiment.naming("teacher"):
         process = VP.from_scheduler(teacher.scheduler_config)
@@ -135,6 +135,7 @@ class StudentQuality:
       teacher: its pipeline.
       sampler: how the student is sampled.
       config: the run's; `evaluate.samples` and `seed` are read.
+      prompts: those of the run.
       metric: what measures the images.
       text, mesh: see `TextToImage`.
     """
@@ -144,18 +145,23 @@ class StudentQuality:
         teacher: Teacher,
         sampler: Any,
         config: ConfigDict,
+        prompts: Sequence[str],
         metric: DigitsMetric,
         text: Text | None = None,
         mesh: jax.sharding.Mesh | None = None,
     ):
-        prompts = read_prompt_file(assets.resolve(config.prompts))
-        self._asked = [prompts[i % len(prompts)] for i in range(config.evaluate.samples)]
+        self._asked = _in_turn(prompts, config.evaluate.samples)
         self._generate = TextToImage(teacher, sampler, config.resolution, text=text, mesh=mesh)
         self._metric, self._seed = metric, config.seed
 
     def __call__(self, params: Any) -> dict[str, float]:
         """Name to value, such as `frechet_distance`, of the images that the parameters make."""
         return self._metric(self._generate(params, self._asked, self._seed), self._asked)
+
+
+def _in_turn(prompts: Sequence[str], samples: int) -> list[str]:
+    """So many prompts, each in its turn."""
+    return [prompts[i % len(prompts)] for i in range(samples)]
 
 
 def _timed(generate: TextToImage, params: Any, prompts: list[str], seed: int) -> tuple[np.ndarray, float]:

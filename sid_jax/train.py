@@ -134,7 +134,9 @@ def train(config: ConfigDict, workdir: str, force: bool = False, profile: str = 
             networks, sampler.process, settings, out_shardings=(shardings, meshes.replicated(mesh))
         )
         pictures = Pictures(teacher, sampler, config, prompts, text, mesh)
-        quality = StudentQuality(teacher, sampler, config, metric, text, mesh) if config.evaluate.every else None
+        quality = None
+        if config.evaluate.every:
+            quality = StudentQuality(teacher, sampler, config, prompts, metric, text, mesh)
         if step == 0:
             log.picture(0, "student", pictures(state.ema))
         if step < total:

@@ -11,7 +11,9 @@ import pytest
 from PIL import Image
 
 from sid_jax import experiment, train
+from sid_jax.data.prompts import read_prompt_file
 from sid_jax.errors import UserError
+from sid_jax.evaluate import StudentQuality, open_metric
 from sid_jax.runtime.preemption import Preempted
 from sid_jax.runtime.profile import Profile
 from sid_jax.runtime.saving import Saving
@@ -50,6 +52,15 @@ def test_the_same_config_and_seed_twice_give_the_same_bits(finished, tiny_argume
     train.main(tiny_arguments)
     assert (finished / "metrics.jsonl").read_bytes() == (tmp_path / "run/metrics.jsonl").read_bytes()
     assert student_bits(finished) == student_bits(tmp_path / "run")
+
+
+def test_the_student_is_measured_in_training_as_it_is_in_the_table(finished):
+    student = experiment.open_run(str(finished))
+    config = student.config
+    metric, prompts = open_metric(config, config.evaluate.samples), read_prompt_file(config.prompts)
+    found = StudentQuality(student.teacher, student.sampler, config, prompts, metric)(student.params)
+    row = json.loads((finished / "table.json").read_text())["student"]
+    assert "frechet_distance" in found and found == {name: row[name] for name in found}
 
 
 @pytest.mark.slow

@@ -44,7 +44,7 @@ class Execution:
       long_attention: positions.
       remat: what is kept of a residual or transformer block for the backward pass, which computes the rest again: with
         "none" all of it, with "dots" the results of linear layers, convolutions and attention kernels, with "full"
-        nothing but its inputs and the results of attention kernels.
+        nothing but its inputs and the results of attention kernels; within a loop over blocks its inputs alone.
       scan: run equal transformer blocks, of which SDXL has ten in a row, as one loop: several times less to compile, at
         the price of a copy of their weights in the type that is computed in.
       platform: "cpu", "gpu" or "tpu": that of the devices that a program is compiled *for*, which need not be here;

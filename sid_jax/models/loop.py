@@ -31,7 +31,8 @@ def loop(block: Block, params: Sequence[Any], h: jax.Array, context: jax.Array, 
 def lean_loop(block: Block, params: Sequence[Any], h: jax.Array, context: jax.Array, dtype: Any = None) -> jax.Array:
     """As `loop`, but all that the backward pass finds is the blocks' inputs: it stacks the parameters again.
 
-    Three networks of Stable Diffusion XL take part in the generator's update, and their stacked copies are 15 GB.
+    In the generator's update three networks wait for their backward pass at once, each with a copy of its blocks
+    otherwise. What is computed again includes the attention kernels.
     """
     return _forward(block, params, h, context, dtype)[0]
 

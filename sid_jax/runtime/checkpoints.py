@@ -10,14 +10,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
-import numpy as np
 import orbax.checkpoint as ocp
-from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 from orbax.checkpoint.checkpoint_managers import PreservationPolicy
 
 from sid_jax.errors import UserError
-from sid_jax.runtime import manifest
+from sid_jax.runtime import manifest, processes
 from sid_jax.runtime.files import absolute
 from sid_jax.runtime.preemption import Preempted
 from sid_jax.runtime.retention import Keep
@@ -229,12 +227,12 @@ class Checkpoints:
         first: only the first process does it.
         """
         reason, result = "", None
-        if not first or jax.process_index() == 0:
+        if not first or processes.is_first():
             try:
                 result = function()
             except Exception as error:
                 reason = _one_line(error)
-        if jax.process_count() > 1 and multihost_utils.process_allgather(np.asarray(bool(reason))).any():
+        if processes.gather(bool(reason)).any():
             reason = reason or "another process can't read it"
         return reason, result
 
@@ -275,14 +273,13 @@ class Checkpoints:
     def _move_aside(self, failures: Mapping[int, str]) -> None:
         if not failures or self._read_only:
             return
-        if jax.process_index() == 0:
+        if processes.is_first():
             for step in failures:
                 aside = self.folder / f"unreadable-{step}"
                 aside.rmtree(missing_ok=True)
                 (self.folder / str(step)).rename(aside)
                 _log.warning("moved to %s; the run goes on from an earlier step", aside)
-        if jax.process_count() > 1:
-            multihost_utils.sync_global_devices("unreadable checkpoints are moved")
+        processes.wait_for_all("unreadable checkpoints are moved")
         self._manager.reload()
 
 

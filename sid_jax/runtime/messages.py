@@ -13,6 +13,7 @@ import jax
 from etils import epath
 from tqdm import tqdm
 
+from sid_jax.runtime import processes
 from sid_jax.runtime.append_file import AppendFile
 
 _LOGGER = logging.getLogger("sid_jax")
@@ -23,12 +24,12 @@ def telling(workdir: epath.Path) -> Iterator[None]:
     """Within it, what is logged in `sid_jax` goes to stderr, between the lines of a progress bar, and to the file."""
     handlers: list[logging.Handler] = [_Terminal()]
     file = None
-    if jax.process_index() == 0:
+    if processes.is_first():
         file = AppendFile(workdir / "run.log")
         handlers.append(_File(file))
     level, propagate = _LOGGER.level, _LOGGER.propagate
     _LOGGER.propagate = False  # libraries give the root logger a handler of its own, which would say it again
-    _LOGGER.setLevel(logging.INFO if jax.process_index() == 0 else logging.WARNING)
+    _LOGGER.setLevel(logging.INFO if processes.is_first() else logging.WARNING)
     for handler in handlers:
         _LOGGER.addHandler(handler)
     try:

@@ -5,12 +5,10 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import jax
-import numpy as np
-from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
 from sid_jax.errors import UserError
+from sid_jax.runtime import processes
 
 
 @dataclass(frozen=True)
@@ -79,9 +77,7 @@ class Schedule:
         """Looks at the clock of the first process; all processes call it after the same updates."""
         if self._minutes:
             late = time.monotonic() - self._last >= 60 * self._minutes
-            if jax.process_count() > 1:
-                late = bool(multihost_utils.broadcast_one_to_all(np.asarray(late)))
-            self._late |= late
+            self._late |= bool(processes.gather(late)[0])
 
     def due(self, step: int) -> bool:
         """Whether one should be saved after `step` updates."""

@@ -73,7 +73,7 @@ class RunLog:
 
     def __init__(self, workdir: os.PathLike | str, config: ConfigDict, resumed_step: int = 0):
         self.workdir = epath.Path(workdir)
-        self._writes = jax.process_index() == 0
+        self._writes = processes.is_first()
         self._began = self._logged = time.perf_counter()
         self._last: tuple[int, int] | None = None  # step and images of the line before
         if not self._writes:
