@@ -1,6 +1,10 @@
-"""Networks whose weights are gathered compute what they compute without."""
+"""Networks whose weights are gathered, or held to their layout, compute what they compute without."""
+
+from types import SimpleNamespace
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from sid_jax.runtime import mesh as meshes
@@ -43,3 +47,21 @@ def test_one_device_or_none_changes_nothing():
     mesh = meshes.make_mesh(1, 1, jax.devices()[:1])
     for nothing in (None, mesh):
         assert gather_weights(network, nothing)[0].promote_dtype is before
+
+
+def test_on_a_gpu_kernels_of_convolutions_and_their_gradients_keep_their_layout():
+    gpu = SimpleNamespace(shape={"fsdp": 1}, devices=np.array([SimpleNamespace(platform="cuda")]))
+    layers = [nnx.Conv(4, 8, (3, 3), rngs=nnx.Rngs(0)), nnx.Linear(8, 2, rngs=nnx.Rngs(1))]
+    graph, params = nnx.split(nnx.List(layers))
+    x = jax.random.normal(jax.random.key(1), (2, 4, 4, 4))
+
+    def step(mesh):
+        def loss(params):
+            conv, linear = gather_weights(nnx.merge(graph, params), mesh)
+            return jnp.sum(linear(jnp.tanh(conv(x))) ** 2)
+
+        return jax.jit(jax.value_and_grad(loss))
+
+    jax.tree.map(np.testing.assert_array_equal, step(gpu)(params), step(None)(params))
+    kernel_and_gradient = 2
+    assert step(gpu).lower(params).as_text().count("@LayoutConstraint") == kernel_and_gradient
