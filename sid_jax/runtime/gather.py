@@ -1,4 +1,4 @@
-"""What a layer does with its weights where it uses them: gathers them, or says where their transposes are made."""
+"""What a layer does with its weights where it uses them: it gathers them, or casts and transposes them no earlier."""
 
 import functools
 from collections.abc import Callable
@@ -19,34 +19,35 @@ def gather_weights(network: nnx.Module, mesh: Mesh | None) -> nnx.Module:
     Without this XLA is free to leave a kernel split and to split the activations after it, which costs far more
     transfers than the kernel has bytes.
 
-    On a mesh without an `fsdp` axis there is nothing to gather, and on GPUs the convolutions' kernels are held to the
-    layout in which they are stored (`_in_rows`) instead. With None, and elsewhere, nothing changes.
+    On GPUs that hold all weights there is nothing to gather, but copies of them to avoid (`_late`). With None, and
+    elsewhere, nothing changes.
     """
     if mesh is None:
         return network
     if mesh.shape["fsdp"] > 1:
-        prepare = _gathering(mesh)
+        promote = _gathered(mesh)
     elif mesh.devices.flat[0].platform in ("gpu", "cuda", "rocm"):
-        prepare = _in_rows
+        promote = _late
     else:
         return network
     for _, layer in nnx.iter_modules(network):
         if hasattr(layer, "promote_dtype"):
-            layer.promote_dtype = _promotion(prepare)
+            layer.promote_dtype = promote
     return network
 
 
 @functools.cache
-def _promotion(prepare: Callable[[jax.Array], jax.Array]) -> Callable:
+def _gathered(mesh: Mesh) -> Callable:
     # One function for each mesh, so that graphs of networks that hold it compare equal.
+    gather = _gathering(mesh)
+
     def promote(arrays: tuple, *, dtype: jax.typing.DTypeLike | None) -> tuple:
         x, *weights = promote_dtype(arrays, dtype=dtype)
-        return x, *(None if weight is None else prepare(weight) for weight in weights)
+        return x, *(None if weight is None else gather(weight) for weight in weights)
 
     return promote
 
 
-@functools.cache
 def _gathering(mesh: Mesh) -> Callable[[jax.Array], jax.Array]:
     """weight -> the whole of it on every device; its gradient is sharded as the weight is, by a reduce-scatter."""
 
@@ -63,10 +64,25 @@ def _gathering(mesh: Mesh) -> Callable[[jax.Array], jax.Array]:
     return gather
 
 
-def _in_rows(weight: jax.Array) -> jax.Array:
-    """The weight, and its gradient, with its axes in memory as they are written.
+def _late(arrays: tuple, *, dtype: jax.typing.DTypeLike | None) -> tuple:
+    """Weights in the type that is computed in, cast and transposed when the layer's input is there.
 
-    cuDNN wants kernels with the outputs first. Left to itself, XLA transposes the float32 parameters before a loop over
-    the parts of a batch, and carries them and the sum of their gradients through it in that form.
+    cuDNN wants the kernels of convolutions with the outputs first. Left to itself, XLA transposes all of them, of all
+    networks, long before; and with a loop over the parts of a batch it carries float32 parameters and the sum of their
+    gradients through it in that form. So the kernel and its gradient are held to the layout in which they are stored.
     """
-    return with_layout_constraint(weight, Layout(tuple(range(weight.ndim)))) if weight.ndim == 4 else weight
+    x, *weights = promote_dtype(_together(arrays), dtype=dtype)
+    return x, *(_in_rows(weight) if weight is not None and weight.ndim == 4 else weight for weight in weights)
+
+
+@jax.custom_vjp
+def _together(arrays: tuple) -> tuple:
+    """The arrays, none of which is used before all are there; their gradients need not wait for each other."""
+    return jax.lax.optimization_barrier(arrays)
+
+
+_together.defvjp(lambda arrays: (_together(arrays), None), lambda _, gradients: (gradients,))
+
+
+def _in_rows(weight: jax.Array) -> jax.Array:
+    return with_layout_constraint(weight, Layout(tuple(range(weight.ndim))))

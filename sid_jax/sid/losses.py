@@ -110,6 +110,8 @@ def generator_loss(
     x_g = _where(kept, x_g)
     x_t = process.corrupt(x_g, t, noise)
     (y_real,) = guided(teacher, x_t, t, cond, empty, guidance.kappa4)
+    # One network after the other, forwards and backwards, so that what they hold in between is not there at once.
+    x_t, y_real = jax.lax.optimization_barrier((x_t, y_real))
     scales = (guidance.kappa2, guidance.kappa3)
     (y_fake2, y_fake3), logits = _of_fake(fake, x_t, t, cond, empty, *scales, text=discriminator_text)
     y_real, y_fake2, y_fake3 = (process.to_x0(x_t, t, output) for output in (y_real, y_fake2, y_fake3))
