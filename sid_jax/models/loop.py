@@ -50,17 +50,23 @@ def _forward(block, params, h, context, dtype):
 
 def _backward(block, dtype, residuals, of_out):
     params, inputs, context = residuals
-    params, of_out = jax.lax.optimization_barrier((params, of_out))
+    # The zero too comes out of the barrier: the gradients' arrays, which begin with it, would be made long before.
+    params, of_out, zero = jax.lax.optimization_barrier((params, of_out, jnp.float32(0)))
+    stacked = _stack(params, dtype)
 
-    def body(carry: tuple[jax.Array, jax.Array], of_block: tuple[Any, jax.Array]) -> tuple[Any, Any]:
-        of_h, of_context = carry
-        of_params, of_h, more = jax.vjp(block, *of_block, context)[1](of_h)
-        return (of_h, of_context + more), of_params
+    def body(carry: tuple[jax.Array, jax.Array, Any], of_block: tuple[jax.Array, Any, jax.Array]) -> tuple[Any, None]:
+        of_h, of_context, of_stacked = carry
+        i, one, h = of_block
+        of_one, of_h, more = jax.vjp(block, one, h, context)[1](of_h)
+        of_stacked = jax.tree.map(lambda all, new: all.at[i].set(new), of_stacked, of_one)
+        return (of_h, of_context + more, of_stacked), None
 
-    start = of_out, jnp.zeros_like(context)
-    (of_h, of_context), stacked = jax.lax.scan(body, start, (_stack(params, dtype), inputs), reverse=True)
+    zeros = jax.tree.map(lambda leaf: jnp.full_like(leaf, zero), stacked)
+    start = of_out, jnp.zeros_like(context), zeros
+    blocks = jnp.arange(len(params)), stacked, inputs
+    (of_h, of_context, of_stacked), _ = jax.lax.scan(body, start, blocks, reverse=True)
     of_params = tuple(
-        jax.tree.map(lambda gradients, leaf, i=i: gradients[i].astype(leaf.dtype), stacked, one)
+        jax.tree.map(lambda gradients, leaf, i=i: gradients[i].astype(leaf.dtype), of_stacked, one)
         for i, one in enumerate(params)
     )
     return of_params, of_h, of_context

@@ -16,8 +16,9 @@ QUICK = {
         "xla_backend_optimization_level": 0,
         "xla_llvm_disable_expensive_passes": True,
         "xla_gpu_disable_gpuasm_optimizations": True,
-        # Looks at the whole program once more for each fusion: most of the time that a step of SDXL takes to compile.
-        "xla_disable_hlo_passes": "multi_output_fusion",
+        # Both look at the whole program again and again: the one for each fusion, which is most of the time that a step
+        # of SDXL takes to compile, the other for each array that it would compute twice where memory is short.
+        "xla_disable_hlo_passes": "multi_output_fusion,rematerialization",
     },
     "cpu": {},
 }

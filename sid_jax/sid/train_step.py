@@ -160,6 +160,9 @@ class _Updates:
     ):
         """B: (theta, its moment, metrics)."""
         s = self.settings
+        if s.accumulation > 1:
+            # Nothing of this update before the other is done: the sums of gradients are not in memory at once.
+            fake, tokens = jax.lax.optimization_barrier((fake, tokens))
 
         def part_gradient(part, tokens):
             cond = self.networks.encode(frozen["text"], tokens)
@@ -256,7 +259,9 @@ def _sum_over_parts(function: Callable, tokens: Any, parts: int):
         return function(0, tokens)
     tokens = jax.tree.map(lambda x: x.reshape(len(x) // parts, parts, *x.shape[1:]).swapaxes(0, 1), tokens)
     result = jax.eval_shape(function, 0, jax.tree.map(lambda x: x[0], tokens))
-    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), result)
+    # What the sum begins with waits for the batch, or else it takes its memory from the start of the step.
+    tokens, zero = jax.lax.optimization_barrier((tokens, jnp.float32(0)))
+    zeros = jax.tree.map(lambda x: jnp.full(x.shape, zero, x.dtype), result)
 
     def add(total, part):
         return jax.tree.map(jnp.add, total, function(*part)), None
