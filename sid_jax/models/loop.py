@@ -58,7 +58,7 @@ def _backward(block, dtype, residuals, of_out):
         of_h, of_context, of_stacked = carry
         i, one, h = of_block
         of_one, of_h, more = jax.vjp(block, one, h, context)[1](of_h)
-        of_stacked = jax.tree.map(lambda all, new: all.at[i].set(new), of_stacked, of_one)
+        of_stacked = jax.tree.map(lambda gradients, new: gradients.at[i].set(new), of_stacked, of_one)
         return (of_h, of_context + more, of_stacked), None
 
     zeros = jax.tree.map(lambda leaf: jnp.full_like(leaf, zero), stacked)
