@@ -8,6 +8,8 @@ import jax
 from flax import nnx
 from jax.sharding import Mesh, PartitionSpec
 
+from sid_jax.runtime.mesh import family
+
 _KERNELS = ("pallas_call", "dot_product_attention_fwd_wrapper")
 
 
@@ -65,7 +67,7 @@ class Execution:
 
     def __post_init__(self):
         platform = self.platform or (self.mesh.devices.flat[0].platform if self.mesh else jax.default_backend())
-        object.__setattr__(self, "platform", {"cuda": "gpu", "rocm": "gpu"}.get(platform, platform))
+        object.__setattr__(self, "platform", family(platform))
         if self.attention not in ATTENTION:
             raise ValueError(f"attention.implementation: {self.attention!r} is not one of {', '.join(ATTENTION)}")
         if _PLATFORMS.get(self.attention, self.platform) != self.platform:

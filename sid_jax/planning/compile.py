@@ -22,7 +22,7 @@ QUICK = {
     },
     "cpu": {},
 }
-"""XLA options: several times faster compilation, for a program that is somewhat slower and, on a TPU, larger."""
+"""XLA options: several times faster compilation, for a program that is somewhat slower and larger."""
 NEEDED = {
     # Triton's matrix products are tuned on the GPU itself, and those of some sizes can't be compiled without: cuBLAS'.
     "gpu": {"xla_gpu_enable_triton_gemm": False},

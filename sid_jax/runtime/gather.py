@@ -9,7 +9,7 @@ from flax.nnx.nn.dtypes import promote_dtype
 from jax.experimental.layout import Layout, with_layout_constraint
 from jax.sharding import Mesh, NamedSharding
 
-from sid_jax.runtime.mesh import parameter_spec, replicated
+from sid_jax.runtime.mesh import family, parameter_spec, replicated
 
 
 def gather_weights(network: nnx.Module, mesh: Mesh | None) -> nnx.Module:
@@ -26,7 +26,7 @@ def gather_weights(network: nnx.Module, mesh: Mesh | None) -> nnx.Module:
         return network
     if mesh.shape["fsdp"] > 1:
         promote = _gathered(mesh)
-    elif mesh.devices.flat[0].platform in ("gpu", "cuda", "rocm"):
+    elif family(mesh.devices.flat[0].platform) == "gpu":
         promote = _late
     else:
         return network

@@ -166,5 +166,10 @@ def place_batch(tree: Any, batch: int, mesh: Mesh) -> Any:
     return jax.tree.map(place_leaf, tree)
 
 
+def family(platform: str) -> str:
+    """A platform's name as the project has it, "cpu", "gpu" or "tpu": to JAX GPUs have names by their makers too."""
+    return {"cuda": "gpu", "rocm": "gpu"}.get(platform, platform)
+
+
 def _devices(count: int) -> str:
     return "1 device" if count == 1 else f"{count} devices"
