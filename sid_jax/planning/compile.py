@@ -29,7 +29,7 @@ NEEDED = {
 }
 
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
-_SIZE = re.compile(r"([\d.]+)([KMGT]?)")
+_SIZE = r"([\d.]+)([KMGT]?)"
 
 
 @dataclass(frozen=True)
@@ -127,12 +127,14 @@ def compile_for(target: Target, lowered: jax.stages.Lowered, *, quick: bool = Tr
 def overflow(message: str) -> int | None:
     """The bytes that a program would need, of libtpu's error that it does not fit; None for any other error.
 
-    The line that is read: "Ran out of memory in memory space hbm. Used 21.93G of 15.75G hbm."
+    The lines that are read: "Ran out of memory in memory space hbm. Used 21.93G of 15.75G hbm.", and, of a program that
+    is far too large, "the total memory required for HLO temporaries (166.17G) exceeds available HBM (15.75G)", which
+    leaves its arguments out.
     """
     if "RESOURCE_EXHAUSTED" not in message:
         return None
-    used = re.search(r"Used (\S+) of (\S+) hbm", message)
+    used = re.search(rf"Used {_SIZE} of \S+ hbm|required for HLO temporaries \({_SIZE}\)", message)
     if used is None:
         return None
-    number, unit = _SIZE.match(used.group(1)).groups()
+    number, unit = (group for group in used.groups() if group is not None)
     return int(float(number) * _UNITS[unit])

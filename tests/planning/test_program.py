@@ -46,6 +46,8 @@ def test_precomputed_text_takes_the_place_of_tokens_and_encoders(tiny):
 def test_a_program_that_does_not_fit_is_a_result():
     message = "RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm. Used 21.50G of 15.75G hbm. Exceeded by 5.75G."
     assert overflow(message) == 21.5 * 2**30
+    message = "RESOURCE_EXHAUSTED: ... required for HLO temporaries (166.17G) exceeds available HBM (15.75G)."
+    assert overflow(message) == int(166.17 * 2**30)
     assert overflow("INTERNAL: Used 21.50G of 15.75G hbm") is None
 
 
