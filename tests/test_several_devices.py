@@ -42,11 +42,11 @@ def pictures_of(folder):
     return np.asarray(Image.open(folder / "pictures/grid.png"), np.int32)
 
 
-def difference(found, expected, names=("fake_loss", "generator_loss")):
-    """The largest relative difference of two runs in any line."""
+def differences(found, expected, names=("fake_loss", "generator_loss")):
+    """The largest of two runs in any line, relative to the value itself, and relative to the largest of its column."""
     assert [line["step"] for line in found] == [line["step"] for line in expected]
     a, b = (np.array([[line[name] for name in names] for line in lines]) for lines in (found, expected))
-    return np.max(np.abs(a / b - 1))
+    return np.max(np.abs(a - b) / np.abs(b)), np.max(np.abs(a - b) / np.max(np.abs(b), axis=0))
 
 
 @pytest.mark.slow
@@ -57,7 +57,7 @@ def test_two_processes_are_one_run(launch, tiny_arguments, tmp_path):
     arguments = *tiny_arguments, f"--workdir={tmp_path / 'both'}", *shared
     halfway = launch(2, 1, *arguments, "--config.images=32")
     done = launch(2, 1, *arguments)
-    assert difference(metrics_of(tmp_path / "both"), metrics_of(tmp_path / "run")) < 1e-5
+    assert differences(metrics_of(tmp_path / "both"), metrics_of(tmp_path / "run"))[0] < 1e-5
 
     # What they saved together, one process with one device reads.
     both, one = (pictures_of(tmp_path / run) for run in ("both", "run"))
@@ -74,7 +74,7 @@ def test_two_processes_are_one_run(launch, tiny_arguments, tmp_path):
 @pytest.mark.slow
 def test_two_processes_make_the_table_together(launch, finished, tiny_overrides, tmp_path):
     done = launch(2, 4, CONFIG, f"--workdir={tmp_path / 'run'}", *tiny_overrides, *TWO_BY_FOUR)
-    assert difference(metrics_of(tmp_path / "run"), metrics_of(finished)) < 1e-4
+    assert differences(metrics_of(tmp_path / "run"), metrics_of(finished))[0] < 1e-4
     assert done.stdout.count("seconds / 1,000 images") == 1
     table, expected = (json.loads((folder / "table.json").read_text()) for folder in (tmp_path / "run", finished))
     for row in ("teacher", "student"):
@@ -82,16 +82,17 @@ def test_two_processes_make_the_table_together(launch, finished, tiny_overrides,
 
 
 @pytest.fixture(scope="module")
-def curve(launch, tmp_path_factory):
-    """The metrics of ten updates of the digits teacher in processes, with devices, on a mesh."""
+def curve(launch, pipelines, tiny, tmp_path_factory):
+    """The metrics of ten updates of a tiny Stable Diffusion, at a hundred times the published learning rates."""
 
     def run(processes, devices, data, fsdp):
         folder = tmp_path_factory.mktemp("curve") / "run"
-        mesh = f"--config.mesh.data={data}", f"--config.mesh.fsdp={fsdp}"
         launch(
-            processes, devices, CONFIG, f"--workdir={folder}", *mesh,
-            "--config.images=160", "--config.batch=16", "--config.log_every=1", "--config.sample_images=8",
-            "--config.checkpoint_every=5", "--config.sample_every=10", "--config.evaluate.metric=",
+            processes, devices, "--config=configs/sd15_1step.py", f"--workdir={folder}",
+            f"--config.teacher={pipelines['sd']}", f"--config.prompts={tiny / 'prompts.txt'}", "--config.resolution=16",
+            f"--config.mesh.data={data}", f"--config.mesh.fsdp={fsdp}", "--config.images=160", "--config.batch=16",
+            "--config.optimizer.lr=1e-4", "--config.optimizer.glr=1e-4", "--config.log_every=1",
+            "--config.precision.compute=float32", "--config.precision.teacher=float32",
         )  # fmt: skip
         return metrics_of(folder)
 
@@ -109,7 +110,9 @@ def on_one_device(curve):
 )
 def test_the_curve_does_not_depend_on_the_mesh(curve, on_one_device, processes, devices, data, fsdp):
     found = curve(processes, devices, data, fsdp)
-    losses = difference(found, on_one_device)
-    norms = difference(found, on_one_device, ("fake_grad_norm", "generator_grad_norm"))
-    print(f"| {processes} | {devices} | {data} x {fsdp} | {losses:.1e} | {norms:.1e} |")
-    assert losses < 1e-5
+    losses, of_largest = differences(found, on_one_device)
+    norms, _ = differences(found, on_one_device, ("fake_grad_norm", "generator_grad_norm"))
+    print(f"| {processes} | {devices} | {data} x {fsdp} | {of_largest:.1e} | {losses:.1e} | {norms:.1e} |")
+    # The generator's loss begins as the difference of two equal networks, with more rounding than of itself.
+    assert of_largest < 1e-5
+    assert losses < 5e-5 and norms < 5e-5
