@@ -17,13 +17,13 @@ def get_config():
     c.real.data_dir = "data/tfds"
 
     # The teacher without guidance and the fake network without text: faithful to the prompt at the price of diversity,
-    # some of which the GAN term brings back. Other weights: docs/guidance.md.
+    # some of which the GAN term brings back. Other weights and schedules: docs/guidance.md.
     c.guidance.strategy = "zero_cfg"
     c.guidance.kappa4 = None  # as the strategy says
     c.gan.lambda_d = 5.0
     c.gan.lambda_g = 1.0
-    # First the fake network learns to be what the strategy takes it for: with "anti_cfg" the student would be pushed far
-    # towards its prompts else, and come out less diverse. The discriminator, too, is worth listening to after a while.
+    # First the fake network learns to be what the strategy takes it for: with "anti_cfg" the student would else be
+    # guided strongly, and come out less diverse. The discriminator, too, is worth listening to after a while only.
     c.gan.freeze = 2_880  # 45 updates
     c.gan.start = 3_200  # 50
     return c

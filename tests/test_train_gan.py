@@ -10,8 +10,14 @@ from PIL import Image
 from sid_jax import encode, experiment, train
 from sid_jax.data.digits import prompts_of
 from sid_jax.errors import UserError
+from sid_jax.runtime.saving import Saving
 
-GAN = ["--config=configs/digits_1step_gan.py", "--config.gan.start=0", "--config.evaluate.metric="]
+GAN = [
+    "--config=configs/digits_1step_gan.py",
+    "--config.gan.start=0",
+    "--config.gan.freeze=0",
+    "--config.evaluate.metric=",
+]
 
 
 @pytest.fixture(scope="module")
@@ -67,12 +73,12 @@ def test_an_interrupted_run_with_real_images_goes_on_in_every_phase(arguments, t
     arguments = [*arguments, "--config.gan.freeze=16", "--config.gan.start=32"]
     train.main([*arguments, f"--workdir={tmp_path / 'straight'}"])
 
-    def interrupt(window, step, *rest):
+    def interrupt(self, window, step):
         if step == 4:
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(train, "stop_if_bad", interrupt)
+        patched.setattr(Saving, "stop_if_bad", interrupt)
         with pytest.raises(KeyboardInterrupt):
             train.main([*arguments, f"--workdir={tmp_path / 'resumed'}"])
     train.main([*arguments, f"--workdir={tmp_path / 'resumed'}"])
