@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 from PIL import Image
+from training_runs import metrics_of
 
 from sid_jax import sample, train
 
@@ -30,10 +31,6 @@ def launch(tmp_path_factory):
         return done
 
     return run
-
-
-def metrics_of(folder):
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
 def pictures_of(folder):

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 import pytest
 from PIL import Image
+from training_runs import metrics_of, student_bits, train_until_interrupted
 
 from sid_jax import experiment, train
 from sid_jax.data.prompts import read_prompt_file
@@ -16,15 +17,10 @@ from sid_jax.errors import UserError
 from sid_jax.evaluate import StudentQuality, open_metric
 from sid_jax.runtime.preemption import Preempted
 from sid_jax.runtime.profile import Profile
-from sid_jax.runtime.saving import Saving
-
-
-def student_bits(workdir):
-    return [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(experiment.open_run(str(workdir)).params)]
 
 
 def test_a_run_writes_its_metrics_grids_checkpoints_and_table(finished):
-    lines = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
+    lines = metrics_of(finished)
     assert [(line["step"], line["images"]) for line in lines] == [(2, 16), (4, 32), (6, 48)]
     assert all(np.isfinite(line[name]) for line in lines for name in ("fake_loss", "generator_loss"))
     assert all(line["dropped_fake"] == line["dropped_generator"] == line["nonfinite_grads"] == 0 for line in lines)
@@ -70,19 +66,12 @@ def test_another_seed_gives_others(finished, tiny_arguments, tmp_path):
 
 
 def test_a_run_that_is_interrupted_and_goes_on_equals_one_that_is_not(finished, tiny_arguments, tmp_path, monkeypatch):
-    def interrupt(self, window, step):
-        if step == 4:
-            raise KeyboardInterrupt
-
     def preempt(step, *rest):
         if step == 4:
             os.kill(os.getpid(), signal.SIGTERM)
 
     # The line of update 4 is written by then, but the newest checkpoint is of update 3: between two lines of the log.
-    with monkeypatch.context() as patched:
-        patched.setattr(Saving, "stop_if_bad", interrupt)
-        with pytest.raises(KeyboardInterrupt):
-            train.main(tiny_arguments)
+    train_until_interrupted(tiny_arguments, 4, monkeypatch)
     # The signal arrives in update 5, whose state is saved.
     with monkeypatch.context() as patched:
         patched.setattr(Profile, "before", lambda self, step: preempt(step))

@@ -2,15 +2,14 @@
 
 import json
 
-import jax
 import numpy as np
 import pytest
 from PIL import Image
+from training_runs import metrics_of, student_bits, train_until_interrupted
 
-from sid_jax import encode, experiment, train
+from sid_jax import encode, train
 from sid_jax.data.digits import prompts_of
 from sid_jax.errors import UserError
-from sid_jax.runtime.saving import Saving
 
 GAN = [
     "--config=configs/digits_1step_gan.py",
@@ -37,18 +36,10 @@ def arguments(tiny_overrides, photos):
     return [*tiny_overrides, *GAN, f"--config.real.source={photos}"]
 
 
-def lines_of(run):
-    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-
-
-def student_bits(run):
-    return [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(experiment.open_run(str(run)).params)]
-
-
 def test_a_run_with_real_images(arguments, tmp_path):
     """Its metrics have the terms of the GAN in them, and how many images were damaged."""
     train.main([*arguments, f"--workdir={tmp_path / 'run'}"])
-    lines = lines_of(tmp_path / "run")
+    lines = metrics_of(tmp_path / "run")
     assert [line["step"] for line in lines] == [2, 4, 6]
     for line in lines:
         assert all(np.isfinite(line[name]) for name in ("fake_loss", "generator_loss", "real_logit", "fake_logit"))
@@ -73,19 +64,12 @@ def test_an_interrupted_run_with_real_images_goes_on_in_every_phase(arguments, t
     arguments = [*arguments, "--config.gan.freeze=16", "--config.gan.start=32"]
     train.main([*arguments, f"--workdir={tmp_path / 'straight'}"])
 
-    def interrupt(self, window, step):
-        if step == 4:
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patched:
-        patched.setattr(Saving, "stop_if_bad", interrupt)
-        with pytest.raises(KeyboardInterrupt):
-            train.main([*arguments, f"--workdir={tmp_path / 'resumed'}"])
+    train_until_interrupted([*arguments, f"--workdir={tmp_path / 'resumed'}"], 4, monkeypatch)
     train.main([*arguments, f"--workdir={tmp_path / 'resumed'}"])
     straight, resumed = ((tmp_path / name / "metrics.jsonl").read_bytes() for name in ("straight", "resumed"))
     assert straight == resumed
     assert student_bits(tmp_path / "straight") == student_bits(tmp_path / "resumed")
-    lines = lines_of(tmp_path / "straight")
+    lines = metrics_of(tmp_path / "straight")
     assert [line["generator_loss"] != 0 for line in lines] == [False, True, True]
     assert [line["adversarial_loss"] != 0 for line in lines] == [False, False, True]
 
@@ -101,7 +85,7 @@ def test_a_cache_of_latents_gives_the_same_losses(arguments, photos, tmp_path, c
             (tmp_path / "good" / file.name).write_bytes(file.read_bytes())
     for source, run in ((tmp_path / "good", "images"), (tmp_path / "cache", "latents")):
         train.main([*arguments, f"--config.real.source={source}", f"--workdir={tmp_path / run}"])
-    for one, other in zip(lines_of(tmp_path / "images"), lines_of(tmp_path / "latents"), strict=True):
+    for one, other in zip(metrics_of(tmp_path / "images"), metrics_of(tmp_path / "latents"), strict=True):
         assert one == pytest.approx(other, rel=2e-2)
     about = json.loads((tmp_path / "cache/cache.json").read_text())
     (tmp_path / "cache/cache.json").write_text(json.dumps(about | {"autoencoder": "other"}))
