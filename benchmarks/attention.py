@@ -17,10 +17,10 @@ import jax
 import jax.numpy as jnp
 
 from sid_jax.models import Execution
-from sid_jax.models.attention import attend
-from sid_jax.models.attention.plain import plain
-from sid_jax.runtime import command_line
-from sid_jax.runtime.precision import parse_dtype
+from sid_jax.models.layers.attention import attend
+from sid_jax.models.layers.attention.plain import plain
+from sid_jax.runtime.cli import command_line
+from sid_jax.runtime.devices.precision import parse_dtype
 
 SHAPES = {
     "SD1.5 64x64": (4096, 4096, 8, 40),

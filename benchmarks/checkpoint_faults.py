@@ -65,7 +65,7 @@ def _fall_back(straight: Path, draw: random.Random, how: str) -> dict[str, int]:
     import numpy as np
     import orbax.checkpoint as ocp
 
-    from sid_jax.runtime.checkpoints import Checkpoints, abstract
+    from sid_jax.runtime.run.checkpoints import Checkpoints, abstract
 
     folder = straight.with_name("falling-back")
     noticed = 0
@@ -105,7 +105,7 @@ def _open_strangers(teacher: Path, folder: Path, draw: random.Random) -> dict[st
     import resource
 
     from sid_jax.errors import UserError
-    from sid_jax.teachers import load_teacher
+    from sid_jax.families.stable_diffusion import load_teacher
 
     load_teacher(teacher)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -22,7 +22,7 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 from benchmarks import checkpoint_faults, run_faults
 from benchmarks.runs import Runs, in_a_process
 from benchmarks.table import Row, write_table
-from sid_jax.pretraining.tiny import write_tiny
+from sid_jax.digits.tiny import write_tiny
 
 GROUPS: dict[str, Callable[[Runs, random.Random, int], list[Row]]] = {
     "kills": run_faults.kills,

@@ -17,12 +17,12 @@ import jax
 import jax.numpy as jnp
 
 import sid_jax.config
-from sid_jax.pipeline import latent_shape, networks_of
+from sid_jax.experiment.networks import latent_shape, networks_of
 from sid_jax.planning import hlo, targets
 from sid_jax.planning.compile import compile_for
 from sid_jax.planning.cost import cost_of
 from sid_jax.planning.program import build_program, condition
-from sid_jax.runtime import command_line
+from sid_jax.runtime.cli import command_line
 
 STRATEGIES = ("lsg", "zero_cfg", "anti_cfg")
 

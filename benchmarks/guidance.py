@@ -5,7 +5,7 @@ Long and short guidance has the scale that does best on the digits, 1.22. Each s
 that was interrupted goes on, so that the command can be started again at any time. The table is of what there is, and
 is printed after each run.
 
-  python -m sid_jax.data.digit_pairs --out data/tfds
+  python -m sid_jax.digits.pairs --out data/tfds
   python -m benchmarks.guidance
   python -m benchmarks.guidance --strategies lsg,zero_cfg --seeds 0 --workdir runs/short --config.images=6400
 """
@@ -23,7 +23,7 @@ from ml_collections import ConfigDict
 
 import sid_jax.config
 from sid_jax import train
-from sid_jax.runtime import command_line, config_file
+from sid_jax.runtime.cli import command_line, config_file
 
 STRATEGIES = {
     "lsg": "configs/digits_1step.py",

@@ -21,20 +21,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sid_jax import experiment
-from sid_jax.planning.teachers import published
-from sid_jax.runtime import command_line
-from sid_jax.runtime import mesh as meshes
-from sid_jax.teachers import build, layout, open_component
-from sid_jax.teachers.component import NETWORKS
-from sid_jax.teachers.convert import Stored
-from sid_jax.teachers.weights import write_weights
+from sid_jax.experiment.build import new_state
+from sid_jax.families.published import published
+from sid_jax.formats.safetensors_files import write_weights
+from sid_jax.formats.state_dict import Stored, layout
+from sid_jax.models.registry import NETWORKS
+from sid_jax.runtime.cli import command_line
+from sid_jax.runtime.devices import mesh as meshes
+from sid_jax.teachers import build, open_component
 
 CLASS = "UNet2DConditionModel"
 CASES = {
     "teacher, stored in float32": lambda unet, mesh: load(unet, mesh, jnp.float32),
     "teacher, stored in bfloat16": lambda unet, mesh: load(unet, mesh, jnp.bfloat16),
-    "state and teacher": lambda unet, mesh: experiment.new_state(load(unet, mesh, jnp.float32), jnp.bfloat16, mesh),
+    "state and teacher": lambda unet, mesh: new_state(load(unet, mesh, jnp.float32), jnp.bfloat16, mesh),
 }
 
 

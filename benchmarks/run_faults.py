@@ -13,8 +13,8 @@ from pathlib import Path
 from benchmarks.runs import UPDATES, Runs, arguments_of, in_a_process
 from benchmarks.table import Row, so
 from sid_jax import export
-from sid_jax.runtime import command_line
-from sid_jax.runtime.preemption import EXIT_CODE
+from sid_jax.runtime.cli import command_line
+from sid_jax.runtime.devices.preemption import EXIT_CODE
 
 EVERY = 4  # updates between two checkpoints
 

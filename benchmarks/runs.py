@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from sid_jax import train
-from sid_jax.runtime import command_line
+from sid_jax.runtime.cli import command_line
 
 UPDATES, BATCH = 40, 8
 

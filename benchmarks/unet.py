@@ -19,15 +19,15 @@ import jax.numpy as jnp
 import optax
 
 import sid_jax.config
-from sid_jax import experiment
-from sid_jax.pipeline import latent_shape, networks_of
+from sid_jax.experiment import build
+from sid_jax.experiment.networks import latent_shape, networks_of
+from sid_jax.families.published import abstract_teacher
 from sid_jax.planning import targets
 from sid_jax.planning.compile import compile_for
 from sid_jax.planning.cost import KERNEL_SHARE
 from sid_jax.planning.program import condition, forward_flops, placed
-from sid_jax.planning.teachers import abstract_teacher
-from sid_jax.runtime import command_line
-from sid_jax.runtime import mesh as meshes
+from sid_jax.runtime.cli import command_line
+from sid_jax.runtime.devices import mesh as meshes
 
 
 def main(argv=None):
@@ -40,7 +40,7 @@ def main(argv=None):
     target = targets.parse(arguments.target)
     mesh = meshes.make_mesh(1, -1, target.open())
     teacher, _ = abstract_teacher(config.teacher)
-    teacher = experiment.configured(teacher, config, mesh)
+    teacher = build.configured(teacher, config, mesh)
 
     lowered = lower(teacher, config, mesh, adam=arguments.adam)
     compiled = compile_for(target, lowered)

@@ -1,7 +1,7 @@
 """The digits teacher distilled into one step, with a diffusion GAN on real digits.
 
 Data:     pip install tensorflow-datasets==4.9.10 importlib_resources
-          python -m sid_jax.data.digit_pairs --out data/tfds     (MNIST is downloaded; or from a file: --data FILE.npz)
+          python -m sid_jax.digits.pairs --out data/tfds     (MNIST is downloaded; or from a file: --data FILE.npz)
 Command:  python -m sid_jax.train --config configs/digits_1step_gan.py
 Variants: --config.guidance.strategy=anti_cfg, or lsg
 Hardware: 2 CPU cores, about 10 minutes

@@ -7,7 +7,7 @@ The types of the values below are the types that `--config.x=y` accepts.
 from ml_collections import ConfigDict, config_dict
 
 from sid_jax.errors import UserError
-from sid_jax.runtime.retention import Keep
+from sid_jax.runtime.run.retention import Keep
 
 
 def default() -> ConfigDict:

@@ -11,10 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-# Of the compilers' log only errors, and of JAX's platforms the CPU only: what is compiled for is not here.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-os.environ.setdefault("JAX_PLATFORMS", "cpu")
-
+import jax
 from ml_collections import ConfigDict
 
 import sid_jax.config
@@ -23,7 +20,7 @@ from sid_jax.planning import targets
 from sid_jax.planning.compile import Compiled, compile_for
 from sid_jax.planning.program import build_program
 from sid_jax.planning.report import measure, table
-from sid_jax.runtime import command_line
+from sid_jax.runtime.cli import command_line
 
 EPILOG = f"""\
 targets: {targets.FORMS}
@@ -46,6 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", metavar="FILE", help="write the figures here too")
     parser.add_argument("--hlo", metavar="FILE", help="write the compiled program's text here")
     arguments, config = command_line.parse_with_config(parser, argv, sid_jax.config.default())
+    _stay_on_the_cpu()
     for file in filter(None, (arguments.json, arguments.hlo)):
         if not Path(file).absolute().parent.is_dir():
             raise UserError(f"{file}: no such folder")
@@ -65,6 +63,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.hlo:
         Path(arguments.hlo).write_text(compiled.text)
     return 0 if figures["fits"] else 1
+
+
+def _stay_on_the_cpu() -> None:
+    """Of the compilers' log only errors, and of JAX's platforms the CPU only: what is compiled for is not here."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    if "JAX_PLATFORMS" not in os.environ:
+        jax.config.update("jax_platforms", "cpu")
 
 
 def _plan(config: ConfigDict, target: targets.Target, *, quick: bool) -> tuple[dict[str, Any], Compiled]:

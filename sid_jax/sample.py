@@ -7,15 +7,15 @@ from pathlib import Path
 
 import numpy as np
 
-from sid_jax import experiment
 from sid_jax.data.prompts import read_prompts
 from sid_jax.errors import UserError
-from sid_jax.experiment import Student
-from sid_jax.pipeline import TextToImage
-from sid_jax.runtime import command_line
-from sid_jax.runtime.pictures import image_grid, save_png
+from sid_jax.experiment import build
+from sid_jax.experiment.images import TextToImage
+from sid_jax.experiment.student import Student, open_model, open_run
+from sid_jax.runtime.cli import command_line
+from sid_jax.runtime.run.pictures import image_grid, save_png
 from sid_jax.sid import VP
-from sid_jax.teachers.ddim import DDIM
+from sid_jax.teachers.samplers.ddim import DDIM
 
 EPILOG = """\
 Writes 0000.png, 0001.png, ... (N pictures of the first prompt, then of the second, ...) and grid.png, a row a prompt.
@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if arguments.seed < 0:
         raise UserError(f"--seed is {arguments.seed}: use 0 or more")
     prompts = read_prompts(arguments.prompts)
-    opened = experiment.open_run(arguments.run) if arguments.run else experiment.open_model(arguments.model)
+    opened = open_run(arguments.run) if arguments.run else open_model(arguments.model)
     teacher, params, sampler, resolution = _pipeline(opened, arguments.steps, arguments.guidance)
 
     asked = [prompt for prompt in prompts for _ in range(arguments.n)]
@@ -62,10 +62,10 @@ def _pipeline(opened, steps: int | None, guidance: float | None):
             raise UserError("--guidance is for teachers: a student is sampled without guidance")
         sampler = opened.sampler
         if steps is not None:
-            with experiment.naming("--steps"):
+            with build.naming("--steps"):
                 sampler = dataclasses.replace(sampler, num_steps=steps)
         return opened.teacher, opened.params, sampler, opened.config.resolution
-    with experiment.naming("teacher"):
+    with build.naming("teacher"):
         process = VP.from_scheduler(opened.scheduler_config)
     sampler = DDIM(process, 50 if steps is None else steps, 7.5 if guidance is None else guidance)
     resolution = (opened.unet.config.sample_size or 64) * opened.vae.config.downscale

@@ -14,29 +14,34 @@ import numpy as np
 from ml_collections import ConfigDict
 
 import sid_jax.config
-from sid_jax import assets, experiment
-from sid_jax.data.prompts import PromptStream, read_prompt_file
-from sid_jax.evaluate import StudentQuality, evaluate, open_metric, report
-from sid_jax.experiment import Student
-from sid_jax.pipeline import TextToImage, networks_of
-from sid_jax.real_images import with_real_images
-from sid_jax.runtime import command_line, processes
-from sid_jax.runtime import mesh as meshes
-from sid_jax.runtime.checkpoints import Checkpoints, abstract
-from sid_jax.runtime.messages import telling
-from sid_jax.runtime.pictures import image_grid
-from sid_jax.runtime.precision import parse_dtype
-from sid_jax.runtime.preemption import Preempted, watching
-from sid_jax.runtime.profile import Profile
-from sid_jax.runtime.progress import Progress
-from sid_jax.runtime.resume import check_same_training
-from sid_jax.runtime.retention import Keep
-from sid_jax.runtime.run_log import RunLog, make_workdir
-from sid_jax.runtime.saving import Saving
-from sid_jax.runtime.window import Window
+from sid_jax import assets
+from sid_jax.data.prompts import read_prompt_file
+from sid_jax.data.streams import PromptStream
+from sid_jax.evaluation.measure import StudentQuality, evaluate, open_metric
+from sid_jax.evaluation.report import report
+from sid_jax.experiment import build
+from sid_jax.experiment.condition_cache import Text, open_text
+from sid_jax.experiment.images import TextToImage
+from sid_jax.experiment.networks import networks_of
+from sid_jax.experiment.streams import with_real_images
+from sid_jax.experiment.student import Student
+from sid_jax.families.stable_diffusion import PARTS, Teacher
+from sid_jax.runtime.cli import command_line
+from sid_jax.runtime.devices import mesh as meshes
+from sid_jax.runtime.devices import processes
+from sid_jax.runtime.devices.precision import parse_dtype
+from sid_jax.runtime.devices.preemption import Preempted, watching
+from sid_jax.runtime.devices.profile import Profile
+from sid_jax.runtime.run.checkpoints import Checkpoints, abstract
+from sid_jax.runtime.run.log import RunLog, make_workdir
+from sid_jax.runtime.run.messages import telling
+from sid_jax.runtime.run.pictures import image_grid
+from sid_jax.runtime.run.progress import Progress
+from sid_jax.runtime.run.resume import check_same_training
+from sid_jax.runtime.run.retention import Keep
+from sid_jax.runtime.run.saving import Saving
+from sid_jax.runtime.run.window import Window
 from sid_jax.sid import FewStep, TrainState, jit_train_step
-from sid_jax.teachers import PARTS, Teacher
-from sid_jax.text import Text, open_text
 
 EPILOG = """\
 A run lives in its workdir: the resolved config, metrics as JSON lines and for TensorBoard, sample grids, checkpoints.
@@ -98,9 +103,9 @@ def train(config: ConfigDict, workdir: str, force: bool = False, profile: str = 
     # ---- The teacher, but for its UNet, and the method's settings for it.
     devices = f"{mesh.size} {jax.devices()[0].platform} device(s) in {jax.process_count()} process(es)"
     say(f"teacher: {config.teacher}; {len(prompts)} prompts; {devices}")
-    teacher = experiment.open_teacher(config, parts=("vae",), fetch=PARTS, mesh=mesh)
-    sampler = experiment.sampler_of(config, teacher)
-    settings = experiment.settings_of(config, teacher)
+    teacher = build.open_teacher(config, parts=("vae",), fetch=PARTS, mesh=mesh)
+    sampler = build.sampler_of(config, teacher)
+    settings = build.settings_of(config, teacher)
     text = open_text(config, teacher, prompts, mesh, workdir)
     empty = meshes.place(text.read([""]), meshes.replicated(mesh))
     rows = meshes.local_rows(config.batch, mesh)
@@ -115,7 +120,7 @@ def train(config: ConfigDict, workdir: str, force: bool = False, profile: str = 
         checkpoints = closing.enter_context(Checkpoints(folder / "checkpoints", Keep.of(config)))
         if checkpoints.latest() is None:
             params = teacher.unet.load(dtype=None, place=meshes.into_shards(mesh, jnp.float32)).params
-            state, unet = experiment.new_state(params, stored, mesh)
+            state, unet = build.new_state(params, stored, mesh)
             window = Window(config.batch)
         else:
             check_same_training(checkpoints.config(), config, workdir, force)

@@ -18,7 +18,7 @@ import pytest
 from hypothesis import configuration
 
 from sid_jax import train
-from sid_jax.pretraining.tiny import write_tiny
+from sid_jax.digits.tiny import write_tiny
 
 # What Hypothesis keeps, which it begins with before the first fixture; the folder is removed at the end.
 _hypothesis = tempfile.TemporaryDirectory(prefix="hypothesis-")

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from sid_jax import evaluate, export, pretrain, sample, train
-from sid_jax.runtime import command_line
+from sid_jax.runtime.cli import command_line
 
 
 @pytest.fixture

@@ -5,14 +5,14 @@ import pytest
 from diffusers import StableDiffusionPipeline
 
 from sid_jax import assets, sample
-from sid_jax.data import digits
 from sid_jax.data.prompts import read_prompt_file
+from sid_jax.digits import prompts as digits
+from sid_jax.digits.metric import DigitsMetric
 from sid_jax.errors import UserError
-from sid_jax.metrics.digits import DigitsMetric
-from sid_jax.pipeline import TextToImage
+from sid_jax.experiment.images import TextToImage
+from sid_jax.families.stable_diffusion import load_teacher
 from sid_jax.sid import VP
-from sid_jax.teachers import load_teacher
-from sid_jax.teachers.ddim import DDIM
+from sid_jax.teachers.samplers.ddim import DDIM
 
 
 def folder(name):

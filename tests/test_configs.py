@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 import sid_jax.config
-from sid_jax import experiment, train
-from sid_jax.runtime import config_file
+from sid_jax import train
+from sid_jax.experiment import build
+from sid_jax.runtime.cli import config_file
 
 # Section 7 of docs/method.md.
 RUNS = {
@@ -57,8 +58,8 @@ def test_the_docstring_says_command_memory_cost_and_result(name):
 def test_a_teacher_of_the_family_takes_them(name, pipelines):
     pairs = [("teacher", str(family(name, pipelines))), *((key, str(value)) for key, value in SMALL.items())]
     config = config_file.load(f"configs/{name}.py", sid_jax.config.default(), pairs)
-    teacher = experiment.open_teacher(config, parts=())
-    assert experiment.settings_of(config, teacher).num_steps == experiment.sampler_of(config, teacher).num_steps
+    teacher = build.open_teacher(config, parts=())
+    assert build.settings_of(config, teacher).num_steps == build.sampler_of(config, teacher).num_steps
     assert len(teacher.text_encoders) == (2 if name.startswith("sdxl") else 1)
 
 

@@ -6,10 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sid_jax import experiment, train
-from sid_jax.runtime import mesh as meshes
-from sid_jax.runtime.window import Window
-from sid_jax.teachers import load_teacher
+from sid_jax import train
+from sid_jax.experiment import build
+from sid_jax.families.stable_diffusion import load_teacher
+from sid_jax.runtime.devices import mesh as meshes
+from sid_jax.runtime.run.window import Window
 
 
 def live_bytes(but=()):
@@ -23,7 +24,7 @@ def test_the_devices_hold_22_bytes_a_parameter(tiny):
     unet = load_teacher(tiny / "teacher", parts=()).unet
     mesh = meshes.make_mesh(devices=jax.devices()[:1])
     params = unet.load(dtype=None, place=meshes.into_shards(mesh, jnp.float32)).params
-    state, teacher = experiment.new_state(params, jnp.bfloat16, mesh)
+    state, teacher = build.new_state(params, jnp.bfloat16, mesh)
     count = sum(leaf.size for leaf in jax.tree.leaves(teacher))
     assert live_bytes(before) == 22 * count + 4  # and the count of updates
 

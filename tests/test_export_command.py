@@ -13,14 +13,15 @@ import torch
 from diffusers import StableDiffusionPipeline
 
 import sid_jax.config
-from sid_jax import experiment, export, sample
+from sid_jax import export, sample
 from sid_jax.errors import UserError
-from sid_jax.experiment import Student
-from sid_jax.pipeline import decode, latent_shape, networks_of
-from sid_jax.runtime import command_line, config_file
+from sid_jax.experiment import build
+from sid_jax.experiment.networks import decode, latent_shape, networks_of
+from sid_jax.experiment.student import Student, open_model
+from sid_jax.families.prompts import tokenise
+from sid_jax.families.schedulers import scheduler_of
+from sid_jax.runtime.cli import command_line, config_file
 from sid_jax.sid import noise_from_array
-from sid_jax.teachers import tokenise
-from sid_jax.teachers.schedulers import scheduler_of
 
 PROMPTS = ["a handwritten three", "a handwritten eight", "", "something else"]
 
@@ -32,9 +33,9 @@ def exported(tiny_overrides, tmp_path):
     def make(*overrides):
         _, pairs = command_line.split_overrides([*tiny_overrides, *overrides])
         config = config_file.load("configs/digits_1step.py", sid_jax.config.default(), pairs)
-        teacher = experiment.open_teacher(config)
+        teacher = build.open_teacher(config)
         params = jax.tree.map(lambda p: p * 1.1, teacher.unet.params)
-        student = Student(teacher, params, experiment.sampler_of(config, teacher), config, 3)
+        student = Student(teacher, params, build.sampler_of(config, teacher), config, 3)
         export.export(student, str(tmp_path / "exported"))
         return student, tmp_path / "exported"
 
@@ -168,6 +169,6 @@ def test_export_twice_replaces_its_own_folder_and_no_other(finished, tmp_path):
 
 def test_the_unet_is_stored_in_float32(exported):
     student, folder = exported()
-    back = experiment.open_model(str(folder))
+    back = open_model(str(folder))
     same = jax.tree.map(lambda a, b: np.array_equal(a, b) and b.dtype == np.float32, student.params, back.params)
     assert all(jax.tree.leaves(same))

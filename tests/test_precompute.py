@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 
 import sid_jax.config
-from sid_jax import experiment, train
+from sid_jax import train
 from sid_jax.errors import UserError
-from sid_jax.runtime import config_file
-from sid_jax.runtime import mesh as meshes
+from sid_jax.experiment import build
+from sid_jax.experiment.condition_cache import open_text
+from sid_jax.runtime.cli import config_file
+from sid_jax.runtime.devices import mesh as meshes
 from sid_jax.teachers import Component
-from sid_jax.text import open_text
 
 PROMPTS = ["a cat", "a much longer prompt about a dog on a beach", "a cat", "Ωμέγα"]
 
@@ -25,7 +26,7 @@ def opened(pipelines, tmp_path):
     def make(kind, *overrides):
         pairs = [("teacher", str(pipelines[kind])), ("resolution", "16"), *overrides]
         config = config_file.load("configs/sd15_1step.py", sid_jax.config.default(), pairs)
-        teacher = experiment.open_teacher(config, parts=())
+        teacher = build.open_teacher(config, parts=())
         mesh = meshes.make_mesh(devices=jax.devices()[:1])
         return open_text(config, teacher, PROMPTS, mesh, str(tmp_path / "run"))
 

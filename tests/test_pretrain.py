@@ -5,8 +5,8 @@ import pytest
 from diffusers import StableDiffusionPipeline
 
 from sid_jax import pretrain
-from sid_jax.metrics.digits import DigitsMetric
-from sid_jax.teachers import load_teacher
+from sid_jax.digits.metric import DigitsMetric
+from sid_jax.families.stable_diffusion import load_teacher
 
 
 @pytest.fixture(scope="module")

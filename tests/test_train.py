@@ -11,12 +11,13 @@ import pytest
 from PIL import Image
 from training_runs import metrics_of, student_bits, train_until_interrupted
 
-from sid_jax import experiment, train
+from sid_jax import train
 from sid_jax.data.prompts import read_prompt_file
 from sid_jax.errors import UserError
-from sid_jax.evaluate import StudentQuality, open_metric
-from sid_jax.runtime.preemption import Preempted
-from sid_jax.runtime.profile import Profile
+from sid_jax.evaluation.measure import StudentQuality, open_metric
+from sid_jax.experiment.student import open_run
+from sid_jax.runtime.devices.preemption import Preempted
+from sid_jax.runtime.devices.profile import Profile
 
 
 def test_a_run_writes_its_metrics_grids_checkpoints_and_table(finished):
@@ -39,7 +40,7 @@ def test_a_run_writes_its_metrics_grids_checkpoints_and_table(finished):
 
 
 def test_training_changes_the_student_and_not_the_teacher(finished):
-    student = experiment.open_run(str(finished), parts=("unet",))
+    student = open_run(str(finished), parts=("unet",))
     changed = jax.tree.map(lambda a, b: bool(np.any(a != b)), student.params, student.teacher.unet.params)
     assert np.mean(jax.tree.leaves(changed)) > 0.9
 
@@ -51,7 +52,7 @@ def test_the_same_config_and_seed_twice_give_the_same_bits(finished, tiny_argume
 
 
 def test_the_student_is_measured_in_training_as_it_is_in_the_table(finished):
-    student = experiment.open_run(str(finished))
+    student = open_run(str(finished))
     config = student.config
     metric, prompts = open_metric(config, config.evaluate.samples), read_prompt_file(config.prompts)
     found = StudentQuality(student.teacher, student.sampler, config, prompts, metric)(student.params)

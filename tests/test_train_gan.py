@@ -8,7 +8,7 @@ from PIL import Image
 from training_runs import metrics_of, student_bits, train_until_interrupted
 
 from sid_jax import encode, train
-from sid_jax.data.digits import prompts_of
+from sid_jax.digits.prompts import prompts_of
 from sid_jax.errors import UserError
 
 GAN = [

@@ -6,8 +6,9 @@ import jax
 import numpy as np
 import pytest
 
-from sid_jax import experiment, train
-from sid_jax.runtime.saving import Saving
+from sid_jax import train
+from sid_jax.experiment.student import open_run
+from sid_jax.runtime.run.saving import Saving
 
 
 def metrics_of(workdir):
@@ -17,7 +18,7 @@ def metrics_of(workdir):
 
 def student_bits(workdir):
     """The bytes of each parameter of the run's newest student."""
-    return [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(experiment.open_run(str(workdir)).params)]
+    return [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(open_run(str(workdir)).params)]
 
 
 def train_until_interrupted(arguments, step, monkeypatch):

@@ -7,10 +7,8 @@ was encoded, with dots.
 import contextlib
 import json
 import math
-import os
-import secrets
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +17,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from sid_jax.errors import UserError
+from sid_jax.runtime.storage.folders import appearing
 
 ABOUT = "about.json"
 
@@ -72,7 +71,7 @@ def write_embeddings(folder: Path, batches: Iterable[dict[str, Any]], row_bytes:
         UserError: the disk can't be written, or has not the room.
     """
     try:
-        with _appearing(folder) as new:
+        with appearing(folder) as new:
             free, need = shutil.disk_usage(new).free, row_bytes * rows
             if need > free:
                 raise UserError(f"{folder}: embeddings of {rows} prompts need {_gb(need)}, {_gb(free)} are free there")
@@ -95,19 +94,6 @@ def _write(folder: Path, batches: Iterable[dict[str, Any]]) -> None:
                 files[name].write(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
             rows += len(next(iter(flat.values())))
     (folder / ABOUT).write_text(json.dumps({"rows": rows, "arrays": arrays}))
-
-
-@contextlib.contextmanager
-def _appearing(folder: Path) -> Iterator[Path]:
-    """A new folder, which takes the name and the place of `folder` when the block has ended without error."""
-    new = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.partial")
-    new.mkdir(parents=True)
-    try:
-        yield new
-        shutil.rmtree(folder, ignore_errors=True)
-        os.rename(new, folder)
-    finally:
-        shutil.rmtree(new, ignore_errors=True)
 
 
 def _gb(count: int) -> str:

@@ -1,19 +1,13 @@
 """Prompts: text files with one prompt a line, and the endless shuffled stream that training draws from."""
 
-import hashlib
 import logging
-from collections.abc import Callable, Sequence
-from typing import Any
 
-import grain
 from etils import epath
 
 from sid_jax.errors import UserError
-from sid_jax.runtime.files import absolute
+from sid_jax.runtime.storage.files import absolute
 
 _log = logging.getLogger(__name__)
-
-Arrays = Any  # a pytree of numpy arrays [B, ...]
 
 
 def read_prompt_file(path: str) -> list[str]:
@@ -49,75 +43,6 @@ def read_prompts(text_or_file: str) -> list[str]:
     if text_or_file.endswith(".txt") or _is_file(text_or_file):
         return read_prompt_file(text_or_file)
     return [text_or_file]
-
-
-class PromptStream:
-    """Batches of prompts without end, each epoch in an order of its own that depends on `seed` alone.
-
-    Iteration i takes the next 2 * batch prompts of the stream: `batch` for the fake update and `batch` others for the
-    generator update. What the prompts of an iteration are does not depend on the number of hosts: each host reads its
-    rows of both batches, and the position is the same on all of them.
-
-    Args:
-        prompts: at least one; fewer than a batch will do.
-        batch: B, prompts an update over all hosts.
-        seed: of the order.
-        read: from a list of prompts to a pytree of numpy arrays [len(list), ...], such as tokens.
-        rows: the indices of this host's rows of a batch; by default all.
-    """
-
-    def __init__(
-        self,
-        prompts: Sequence[str],
-        batch: int,
-        seed: int,
-        read: Callable[[list[str]], Arrays],
-        rows: Sequence[int] | None = None,
-    ):
-        rows = range(batch) if rows is None else rows
-
-        def both_batches(drawn: list[str]) -> dict[str, Arrays]:
-            return {
-                "fake": read([drawn[row] for row in rows]),
-                "generator": read([drawn[batch + row] for row in rows]),
-            }
-
-        shuffled = grain.MapDataset.source(list(prompts)).seed(seed % 2**32).shuffle().repeat()
-        batches = shuffled.batch(2 * batch, batch_fn=list).map(both_batches)
-        # No threads: tokenizers are not safe to call from two at once, and a device is busy while the host tokenises.
-        options = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
-        self._iterator = iter(batches.to_iter_dataset(options))
-        self._digest = hashlib.sha256("\n".join(prompts).encode()).hexdigest()
-
-    def __iter__(self) -> "PromptStream":
-        return self
-
-    def __next__(self) -> dict[str, Arrays]:
-        """This host's part of the next iteration: `fake` and `generator`, arrays [len(rows), ...]."""
-        return next(self._iterator)
-
-    def position(self) -> dict[str, Any]:
-        """Where the stream is, as a JSON-able dict for `restore`."""
-        return {"iterator": self._iterator.get_state(), "prompts": self._digest}
-
-    def restore(self, position: dict[str, Any], force: bool = False) -> None:
-        """Goes on exactly where `position` was taken.
-
-        Args:
-            position: what `position` has returned.
-            force: with other prompts too, at the same place of their order.
-
-        Raises:
-            UserError: the prompts are not those that the position was taken with.
-        """
-        if position["prompts"] != self._digest:
-            if not force:
-                raise UserError(
-                    "the prompts are not those that this run was started with: restore the file, or use another "
-                    "workdir, or --resume=force to go on with these"
-                )
-            _log.warning("going on with other prompts, as --resume=force asks")
-        self._iterator.set_state(position["iterator"])
 
 
 def _is_file(text: str) -> bool:

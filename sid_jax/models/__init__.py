@@ -1,10 +1,9 @@
 """Networks as Flax NNX modules, named as diffusers and transformers name theirs."""
 
-from sid_jax.models.clip import CLIPTextModel, CLIPTextModelWithProjection, CLIPTextOutput
-from sid_jax.models.config import AutoencoderKLConfig, CLIPTextConfig, UNetConfig
-from sid_jax.models.execution import ATTENTION, Execution
-from sid_jax.models.unet import UNet2DConditionModel
-from sid_jax.models.vae import AutoencoderKL
+from sid_jax.models.clip import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTextOutput
+from sid_jax.models.layers.execution import ATTENTION, Execution
+from sid_jax.models.unet import UNet2DConditionModel, UNetConfig
+from sid_jax.models.vae import AutoencoderKL, AutoencoderKLConfig
 
 __all__ = [
     "ATTENTION",

@@ -1,13 +1,45 @@
 """CLIP's text encoders (Radford et al. 2021): transformers' CLIPTextModel and CLIPTextModelWithProjection."""
 
-from typing import NamedTuple
+import dataclasses
+from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from sid_jax.models.attention import attend
-from sid_jax.models.config import CLIPTextConfig
+from sid_jax.models.json_config import JsonConfig
+from sid_jax.models.layers.attention import attend
+
+
+@dataclasses.dataclass(frozen=True)
+class CLIPTextConfig(JsonConfig):
+    """CLIPTextModel and CLIPTextModelWithProjection. Fields are those of transformers' `config.json`."""
+
+    vocab_size: int = 49408
+    hidden_size: int = 512
+    intermediate_size: int = 2048
+    projection_dim: int = 512
+    num_hidden_layers: int = 12
+    num_attention_heads: int = 8
+    max_position_embeddings: int = 77
+    hidden_act: str = "quick_gelu"
+    layer_norm_eps: float = 1e-5
+    eos_token_id: int = 49407
+
+    _REQUIRED: ClassVar[dict[str, tuple]] = {"model_type": ("clip_text_model",)}
+    _INERT: ClassVar[frozenset[str]] = frozenset({
+        "architectures", "attention_dropout", "bos_token_id", "dropout", "dtype", "initializer_factor",
+        "initializer_range", "pad_token_id", "torch_dtype", "transformers_version", "use_cache",
+    })  # fmt: skip
+
+    def __post_init__(self):
+        self._require_positive(
+            "vocab_size", "hidden_size", "intermediate_size", "projection_dim", "num_hidden_layers",
+            "num_attention_heads", "max_position_embeddings",
+        )  # fmt: skip
+        self._require(self.hidden_act in ("quick_gelu", "gelu"), "hidden_act", "supported: 'quick_gelu', 'gelu'")
+        even = self.hidden_size % self.num_attention_heads == 0
+        self._require(even, "num_attention_heads", f"{self.hidden_size} hidden units don't split evenly")
 
 
 class CLIPTextOutput(NamedTuple):

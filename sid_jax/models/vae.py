@@ -1,13 +1,62 @@
 """AutoencoderKL of Stable Diffusion: images to latents and back (Rombach et al. 2022)."""
 
+import dataclasses
+from typing import ClassVar
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from sid_jax.models.config import AutoencoderKLConfig
-from sid_jax.models.execution import Execution
-from sid_jax.models.resnet import Downsample2D, ResnetBlock2D, Upsample2D, conv, group_norm
-from sid_jax.models.transformer import Attention
+from sid_jax.models.json_config import JsonConfig
+from sid_jax.models.layers.execution import Execution
+from sid_jax.models.layers.resnet import Downsample2D, ResnetBlock2D, Upsample2D, conv, group_norm
+from sid_jax.models.layers.transformer import Attention
+
+
+@dataclasses.dataclass(frozen=True)
+class AutoencoderKLConfig(JsonConfig):
+    """AutoencoderKL of Stable Diffusion 1.x, 2.x and XL. Fields are those of its `config.json`."""
+
+    in_channels: int = 3
+    out_channels: int = 3
+    latent_channels: int = 4
+    sample_size: int = 32
+    block_out_channels: tuple[int, ...] = (64,)
+    down_block_types: tuple[str, ...] = ("DownEncoderBlock2D",)
+    up_block_types: tuple[str, ...] = ("UpDecoderBlock2D",)
+    layers_per_block: int = 1
+    norm_num_groups: int = 32
+    scaling_factor: float = 0.18215
+    force_upcast: bool = True
+
+    _REQUIRED: ClassVar[dict[str, tuple]] = {
+        "act_fn": ("silu", "swish"),
+        "shift_factor": (None,),
+        "latents_mean": (None,),
+        "latents_std": (None,),
+        "use_quant_conv": (True,),
+        "use_post_quant_conv": (True,),
+        "mid_block_add_attention": (True,),
+    }
+
+    def __post_init__(self):
+        levels = len(self.block_out_channels)
+        for name, block in (("down_block_types", "DownEncoderBlock2D"), ("up_block_types", "UpDecoderBlock2D")):
+            self._require(set(getattr(self, name)) == {block}, name, f"only {block} is supported")
+            self._require(len(getattr(self, name)) == levels, name, f"block_out_channels has {levels} levels")
+        self._require_positive(
+            "in_channels", "out_channels", "latent_channels", "block_out_channels", "layers_per_block",
+            "norm_num_groups", "scaling_factor",
+        )  # fmt: skip
+        for channels in self.block_out_channels:
+            groups = self.norm_num_groups
+            self._require(channels % groups == 0, "norm_num_groups", f"{channels} channels don't split evenly")
+
+    @property
+    def downscale(self) -> int:
+        """Pixels per latent position, along each side."""
+        return 2 ** (len(self.block_out_channels) - 1)
+
 
 _EPS = 1e-6
 # At 1024 px there are 16,384 positions: a gigabyte of logits for each image.

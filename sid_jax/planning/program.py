@@ -8,16 +8,17 @@ import jax.numpy as jnp
 from flax import nnx
 from ml_collections import ConfigDict
 
-from sid_jax import experiment
-from sid_jax.pipeline import latent_shape, networks_of
+from sid_jax.experiment import build
+from sid_jax.experiment.condition_cache import cached_text, text_of
+from sid_jax.experiment.networks import latent_shape, networks_of
+from sid_jax.families.prompts import encode, tokenise
+from sid_jax.families.published import abstract_teacher
+from sid_jax.families.stable_diffusion import Teacher
 from sid_jax.planning import hlo
 from sid_jax.planning.cost import cost_of
-from sid_jax.planning.teachers import abstract_teacher
-from sid_jax.runtime import mesh as meshes
-from sid_jax.runtime.precision import parse_dtype
+from sid_jax.runtime.devices import mesh as meshes
+from sid_jax.runtime.devices.precision import parse_dtype
 from sid_jax.sid import Guidance, TrainState, jit_train_step
-from sid_jax.teachers import Teacher, encode, tokenise
-from sid_jax.text import cached_text, text_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,8 +58,8 @@ def build_program(config: ConfigDict, devices: list[jax.Device]) -> Program:
     mesh = meshes.make_mesh(config.mesh.data, config.mesh.fsdp, devices)
     meshes.check_batch(config.batch, config.accumulation, mesh)
     teacher, origin = abstract_teacher(config.teacher, variant=config.variant, revision=config.revision)
-    teacher = experiment.configured(teacher, config, mesh)
-    sampler, settings = experiment.sampler_of(config, teacher), experiment.settings_of(config, teacher)
+    teacher = build.configured(teacher, config, mesh)
+    sampler, settings = build.sampler_of(config, teacher), build.settings_of(config, teacher)
 
     shapes = jax.eval_shape(TrainState.create, teacher.unet.params)
     shardings = meshes.parameter_shardings(shapes, mesh)

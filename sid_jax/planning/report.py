@@ -5,7 +5,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from sid_jax.experiment import guidance_of
+from sid_jax.experiment.build import guidance_of
 from sid_jax.planning.compile import Compiled
 from sid_jax.planning.cost import KERNEL_SHARE
 from sid_jax.planning.program import Program, floor_forwards, forward_flops

@@ -15,8 +15,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from sid_jax.sid.forward_process import ForwardProcess
 from sid_jax.sid.guidance import NetworkWithBottleneck
+from sid_jax.sid.process import ForwardProcess
 
 LARGEST_LOGIT = 10.0
 

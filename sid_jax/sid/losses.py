@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 
 from sid_jax.sid import gan
-from sid_jax.sid.forward_process import ForwardProcess
 from sid_jax.sid.guidance import Guidance, Network, NetworkWithBottleneck, guided, guided_with_bottleneck
+from sid_jax.sid.process import ForwardProcess
 
 WEIGHTINGS = {
     "snr": lambda a, s: a**2 / s**2,

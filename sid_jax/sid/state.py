@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from sid_jax.sid.few_step import check_noise_type
 from sid_jax.sid.gan import Gan
-from sid_jax.sid.generator import check_noise_type
 from sid_jax.sid.guidance import Guidance
 from sid_jax.sid.losses import check_weighting
 

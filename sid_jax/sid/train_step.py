@@ -16,11 +16,11 @@ import optax
 from sid_jax.sid import gan
 from sid_jax.sid.adam import AdamState, adam, clip, sanitize
 from sid_jax.sid.ema import ema_beta, ema_update
-from sid_jax.sid.forward_process import ForwardProcess
-from sid_jax.sid.generator import FewStep, noise_from_key
+from sid_jax.sid.few_step import FewStep, noise_from_key
 from sid_jax.sid.guidance import drop_prompts, of_empty
 from sid_jax.sid.keys import Purpose, key_for
 from sid_jax.sid.losses import fake_loss, generator_loss
+from sid_jax.sid.process import ForwardProcess
 from sid_jax.sid.state import Networks, Phase, Settings, TrainState
 
 

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
@@ -12,27 +12,12 @@ from flax import nnx
 
 from sid_jax import models
 from sid_jax.errors import UserError
-from sid_jax.teachers.convert import Place, Stored, from_params, layout, match, to_params
-from sid_jax.teachers.jsonfile import read_json
-from sid_jax.teachers.weights import WeightFiles, open_weights
+from sid_jax.formats.safetensors_files import WeightFiles, open_weights
+from sid_jax.formats.state_dict import Place, Stored, from_params, layout, match, to_params
+from sid_jax.models.registry import NETWORKS
+from sid_jax.runtime.storage.json_files import read_json
 
 _MOST_LAYERS = 1000  # SDXL has 70 transformer blocks; beyond this a config is damaged, or an attack
-
-
-class Network(NamedTuple):
-    """A class of network: ours, its configuration, and how diffusers or transformers call its weights' file."""
-
-    module: type[nnx.Module]
-    config: type
-    stem: str
-
-
-NETWORKS = {
-    "UNet2DConditionModel": Network(models.UNet2DConditionModel, models.UNetConfig, "diffusion_pytorch_model"),
-    "AutoencoderKL": Network(models.AutoencoderKL, models.AutoencoderKLConfig, "diffusion_pytorch_model"),
-    "CLIPTextModel": Network(models.CLIPTextModel, models.CLIPTextConfig, "model"),
-    "CLIPTextModelWithProjection": Network(models.CLIPTextModelWithProjection, models.CLIPTextConfig, "model"),
-}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

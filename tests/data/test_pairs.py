@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sid_jax.data.latents import LatentCache, write_cache
-from sid_jax.data.pairs import JoinedStream, Pair, PairStream, open_pairs
-from sid_jax.data.prompts import PromptStream
+from sid_jax.data.pairs import Pair
+from sid_jax.data.sources.latents import LatentCache, write_cache
+from sid_jax.data.sources.open import open_pairs
+from sid_jax.data.streams import JoinedStream, PairStream, PromptStream
 from sid_jax.errors import UserError
 
 COUNT = 10
@@ -150,9 +151,9 @@ def test_bad_sources_are_errors_of_one_line(tmp_path):
 def test_a_dataset_of_tensorflow_datasets(tmp_path):
     """Built from an .npz and read back without TensorFlow."""
     pytest.importorskip("tensorflow_datasets")
-    from sid_jax.data.digit_pairs.__main__ import main
-    from sid_jax.data.digits import digit_of, load_mnist
     from sid_jax.data.images import decode
+    from sid_jax.digits.pairs.__main__ import main
+    from sid_jax.digits.prompts import digit_of, load_mnist
 
     images = np.random.default_rng(0).integers(0, 256, (COUNT, 28, 28), np.uint8)
     np.savez(tmp_path / "d.npz", images=images, labels=np.arange(COUNT))

@@ -4,7 +4,8 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from sid_jax.data.prompts import PromptStream, read_prompt_file, read_prompts
+from sid_jax.data.prompts import read_prompt_file, read_prompts
+from sid_jax.data.streams import PromptStream
 from sid_jax.errors import UserError
 
 PROMPTS = [str(number) for number in range(10)]

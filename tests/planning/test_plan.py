@@ -7,7 +7,7 @@ import pytest
 
 import sid_jax.config
 from sid_jax import plan
-from sid_jax.runtime import command_line
+from sid_jax.runtime.cli import command_line
 
 COMPILERS = {"cpu:1": "jax", "tpu:v5e:2x2": "libtpu", "gpu:h100:4": "jax_plugins"}
 

@@ -5,10 +5,10 @@ import jax.numpy as jnp
 import pytest
 
 import sid_jax.config
+from sid_jax.families.published import PUBLISHED, published
 from sid_jax.planning import program, targets
 from sid_jax.planning.compile import compile_for, overflow
 from sid_jax.planning.report import measure, table
-from sid_jax.planning.teachers import PUBLISHED, published
 from sid_jax.sid import preset
 
 

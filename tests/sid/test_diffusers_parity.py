@@ -17,7 +17,8 @@ from repeated_draws import draws_of, gradients
 from torch_reference import Reference
 
 from sid_jax import sid
-from sid_jax.teachers import from_params, open_component
+from sid_jax.formats.state_dict import from_params
+from sid_jax.teachers import open_component
 
 BATCH, SIZE, TEXT, LENGTH, VOCABULARY = 2, 8, 12, 3, 9
 SCHEDULER = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}

@@ -5,10 +5,11 @@ import pytest
 import torch
 from diffusers import StableDiffusionPipeline
 
-from sid_jax.pipeline import decode, latent_shape, networks_of
+from sid_jax.experiment.networks import decode, latent_shape, networks_of
+from sid_jax.families.prompts import tokenise
+from sid_jax.families.stable_diffusion import load_teacher
 from sid_jax.sid import VP, noise_from_array
-from sid_jax.teachers import load_teacher, tokenise
-from sid_jax.teachers.ddim import DDIM
+from sid_jax.teachers.samplers.ddim import DDIM
 
 PROMPTS = ["a handwritten three", "a handwritten eight"]
 

@@ -1,0 +1,1 @@
+"""Image-text pairs by where they come from."""

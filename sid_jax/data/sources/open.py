@@ -1,0 +1,32 @@
+"""The image-text pairs that a config names."""
+
+from sid_jax.data.pairs import PairSource
+from sid_jax.errors import UserError
+
+
+def open_pairs(
+    source: str, *, split: str = "train", data_dir: str = "", image: str = "image", caption: str = ""
+) -> PairSource:
+    """The pairs that a config names.
+
+    Args:
+      source: "tfds:NAME", a dataset of tensorflow_datasets; a .tar file or a pattern of them (WebDataset); the folder
+        of a latent cache; or a folder of images.
+      split, data_dir, image, caption: of tensorflow_datasets: the split, where the data is, and the names of the
+        features with the image and the caption; an empty `caption` is found.
+
+    Raises:
+      UserError: there are no such pairs.
+    """
+    from sid_jax.data.sources import image_folder, latents, webdataset
+    from sid_jax.data.sources import tfds as tfds_pairs
+
+    if not source:
+        raise UserError("config key real.source is empty: the GAN term needs image-text pairs")
+    if source.startswith("tfds:"):
+        return tfds_pairs.TfdsPairs(source.removeprefix("tfds:"), split, data_dir, image, caption)
+    if source.endswith(".tar"):
+        return webdataset.WebDataset(source)
+    if latents.is_cache(source):
+        return latents.LatentCache(source)
+    return image_folder.ImageFolder(source)

@@ -1,0 +1,45 @@
+"""Training the autoencoder."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from sid_jax.digits.fit import fit
+from sid_jax.digits.networks import initial
+from sid_jax.teachers import Component, build
+
+
+def train_autoencoder(vae: Component, images: np.ndarray, *, kl_weight: float, seed: int, **options) -> Component:
+    """The autoencoder with parameters, and with the scaling factor that they call for.
+
+    The loss is the squared error, averaged over pixels, plus `kl_weight` times the Kullback-Leibler divergence of the
+    latents to the standard normal, averaged over latent elements. The scaling factor gives the latents that a
+    diffusion model sees unit variance (Rombach et al. 2022, appendix G).
+
+    Args:
+      vae: its graph.
+      images: `[N, H, W, C]` in [-1, 1].
+      kl_weight: 0 or more.
+      seed: of the initial parameters and all draws.
+      **options: those of `fit`.
+    """
+
+    def loss(params, key, batch):
+        model = nnx.merge(vae.graphdef, params)
+        mean, log_variance = model.encode(batch)
+        latents = mean + jnp.exp(0.5 * log_variance) * jax.random.normal(key, mean.shape)
+        error = jnp.square(model.decode(latents) - batch).mean()
+        divergence = 0.5 * (jnp.square(mean) + jnp.exp(log_variance) - 1 - log_variance).mean()
+        return error + kl_weight * divergence
+
+    params = fit("autoencoder", loss, initial(vae, seed), jnp.asarray(images), seed=seed, **options)
+    factor = 1 / encode(vae.with_params(params), images).std()
+    return build(vae.class_name, {**vae.config_json, "scaling_factor": float(factor)}).with_params(params)
+
+
+def encode(vae: Component, images: np.ndarray, batch: int = 500) -> np.ndarray:
+    """Means of the latents of `images` `[N, H, W, C]`, times the scaling factor, `[N, h, w, c]`."""
+    means = jax.jit(lambda params, x: nnx.merge(vae.graphdef, params).encode(x)[0])
+    parts = [means(vae.params, images[i : i + batch]) for i in range(0, len(images), batch)]
+    return np.concatenate(parts) * vae.config.scaling_factor

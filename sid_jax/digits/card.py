@@ -1,0 +1,68 @@
+"""The model card of a teacher that was made here."""
+
+import jax
+from ml_collections import ConfigDict
+
+from sid_jax.families.stable_diffusion import Teacher
+
+_CARD = """\
+# Handwritten digits: a small Stable Diffusion
+
+A text-to-image latent diffusion model of MNIST digits, {resolution}x{resolution} RGB, for trying out distillation on a
+laptop. It has the parts of Stable Diffusion 1.5: a CLIP text encoder ({text:,} parameters), a UNet with
+cross-attention ({unet:,}), a KL autoencoder ({vae:,}; latents {size}x{size}x{channels}). It knows prompts such as "a
+handwritten seven", "the digit 7", "the number 7 written by hand", and the empty prompt.
+
+```python
+from diffusers import StableDiffusionPipeline
+
+pipe = StableDiffusionPipeline.from_pretrained("PATH OF THIS FOLDER", safety_checker=None)
+size = {{"height": {resolution}, "width": {resolution}}}
+image = pipe("a handwritten seven", num_inference_steps=50, guidance_scale={best}, **size).images[0]
+```
+
+## How it was made
+
+    python -m sid_jax.pretrain --config configs/digits_teacher.py --out DIR
+
+trained the autoencoder for {vae_steps:,} updates of {vae_batch} images, then the UNet and the text encoder together for
+{steps:,} updates of {batch}, on {data} (eps-prediction, scaled_linear betas, prompts dropped with probability
+{dropout}), all in JAX and from nothing. What it can do, on {samples:,} images of {ddim}-step DDIM, by the classifier in
+`digits_metric`:
+
+| guidance | Frechet distance | prompt accuracy |
+|---|---|---|
+{rows}
+
+MNIST is by Y. LeCun, C. Cortes and C. Burges (CC BY-SA 3.0).
+"""
+
+
+def model_card(teacher: Teacher, config: ConfigDict, rows: list[dict[str, float]]) -> str:
+    """The card, with the `rows` of the teacher's metric at each guidance scale."""
+
+    def count(params) -> int:
+        return sum(leaf.size for leaf in jax.tree.leaves(params))
+
+    table = "\n".join(
+        f"| {row['guidance']:g} | {row['frechet_distance']:.2f} | {row['prompt_accuracy']:.4f} |" for row in rows
+    )
+    best = min(rows, key=lambda row: row["frechet_distance"])
+    return _CARD.format(
+        resolution=teacher.vae.config.sample_size,
+        text=count(teacher.text_encoders[0].params),
+        unet=count(teacher.unet.params),
+        vae=count(teacher.vae.params),
+        size=teacher.unet.config.sample_size,
+        channels=teacher.vae.config.latent_channels,
+        best=f"{best['guidance']:g}",
+        vae_steps=config.autoencoder.steps,
+        vae_batch=config.autoencoder.batch,
+        steps=config.diffusion.steps,
+        batch=config.diffusion.batch,
+        data="MNIST" if config.data == "mnist" else "8,000 images of MNIST",
+        dropout=config.diffusion.prompt_dropout,
+        samples=config.evaluate.samples,
+        ddim=config.evaluate.steps,
+        rows=table,
+    )

@@ -1,0 +1,128 @@
+"""The metric network of the digits: a small classifier, whose features give the Frechet distance."""
+
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from sid_jax.digits.prompts import digit_of
+from sid_jax.errors import UserError
+from sid_jax.metrics.frechet import Statistics, frechet_distance, statistics
+from sid_jax.metrics.precision_recall import precision_recall
+
+FEATURES = 64
+NETWORK_FILE, REFERENCE_FILE = "classifier.safetensors", "reference.safetensors"
+FEATURES_FILE = "real_features.safetensors"
+REAL_FEATURES = 2000  # that are kept for precision and recall: 256 KB
+
+
+class DigitClassifier(nnx.Module):
+    """Three convolutions and a hidden layer: which digit a picture shows."""
+
+    def __init__(self, *, rngs: nnx.Rngs):
+        self.conv1 = nnx.Conv(1, 16, (3, 3), strides=2, rngs=rngs)
+        self.conv2 = nnx.Conv(16, 32, (3, 3), strides=2, rngs=rngs)
+        self.conv3 = nnx.Conv(32, 64, (3, 3), strides=2, rngs=rngs)
+        self.hidden = nnx.Linear(4 * 4 * 64, FEATURES, rngs=rngs)
+        self.out = nnx.Linear(FEATURES, 10, rngs=rngs)
+
+    def features(self, images: jax.Array) -> jax.Array:
+        """Images `[B, 32, 32, 3]` in [-1, 1] -> `[B, 64]`."""
+        x = images.mean(-1, keepdims=True)
+        for layer in (self.conv1, self.conv2, self.conv3):
+            x = nnx.relu(layer(x))
+        return nnx.relu(self.hidden(x.reshape(len(x), -1)))
+
+    def __call__(self, images: jax.Array) -> jax.Array:
+        """Images `[B, 32, 32, 3]` in [-1, 1] -> logits `[B, 10]`."""
+        return self.out(self.features(images))
+
+
+class DigitsMetric:
+    """Frechet distance to the real digits, precision and recall, and prompt accuracy: the share of images that show
+    what was asked for.
+
+    Args:
+      classifier: the network, trained.
+      reference: statistics of its features of the real images.
+      real: features of some of the real images, `[N, 64]`, for precision and recall.
+    """
+
+    def __init__(self, classifier: DigitClassifier, reference: Statistics | None, real: np.ndarray | None = None):
+        self.graph, self.params = nnx.split(classifier)
+        self.reference, self.real = reference, real
+        self._probe = jax.jit(functools.partial(_probe, self.graph))
+
+    def look(self, images: np.ndarray, batch: int = 500) -> tuple[np.ndarray, np.ndarray]:
+        """Features `[N, 64]` and predicted digits `[N]` of images uint8 `[N, 32, 32, 3]`."""
+        parts = [self._probe(self.params, images[i : i + batch]) for i in range(0, len(images), batch)]
+        features, digits = zip(*parts, strict=True)
+        return np.concatenate(features), np.concatenate(digits)
+
+    def __call__(self, images: np.ndarray, prompts: Sequence[str]) -> dict[str, float]:
+        """`frechet_distance`, `precision`, `recall` and `prompt_accuracy` of images made for N prompts.
+
+        Images are uint8 `[N, 32, 32, 3]`. Precision and recall compare as many real features as there are, at most N,
+        with the first as many of the images.
+        """
+        features, digits = self.look(images)
+        count = min(len(features), len(self.real))
+        shares = precision_recall(self.real[:count], features[:count])
+        wanted = np.array([digit_of(prompt) if digit_of(prompt) is not None else -1 for prompt in prompts])
+        return {
+            "frechet_distance": frechet_distance(statistics(features), self.reference),
+            "precision": shares.precision,
+            "recall": shares.recall,
+            "prompt_accuracy": float(np.mean(digits == wanted)),
+        }
+
+    def save(self, folder: Path) -> None:
+        """Writes the network, the reference statistics and the features of real images."""
+        folder.mkdir(parents=True, exist_ok=True)
+        flat = {".".join(map(str, path)): np.asarray(leaf[...]) for path, leaf in nnx.to_flat_state(self.params)}
+        save_file(flat, folder / NETWORK_FILE)
+        save_file(self.reference._asdict(), folder / REFERENCE_FILE)
+        self.save_real(folder)
+
+    def save_real(self, folder: Path) -> None:
+        """Writes the features of real images, and nothing else."""
+        save_file({"real": self.real.astype(np.float16)}, folder / FEATURES_FILE)
+
+    @classmethod
+    def load(cls, folder: Path, real: bool = True) -> "DigitsMetric":
+        """Reads what `save` wrote; without `real` no features of real images, as before there are any.
+
+        Raises:
+          UserError: a file is missing or is not such a file.
+        """
+        classifier = DigitClassifier(rngs=nnx.Rngs(0))
+        try:
+            tensors = load_file(folder / NETWORK_FILE)
+            reference = Statistics(**load_file(folder / REFERENCE_FILE))
+            features = load_file(folder / FEATURES_FILE)["real"].astype(np.float32) if real else None
+            state = nnx.state(classifier)
+            for path, leaf in nnx.to_flat_state(state):
+                leaf.set_value(jnp.asarray(tensors[".".join(map(str, path))]))
+            nnx.update(classifier, state)
+        except (OSError, SafetensorError, KeyError, TypeError) as error:
+            raise UserError(f"{folder} is not the folder of a digits metric ({error})") from error
+        return cls(classifier, reference, features)
+
+    @classmethod
+    def of(cls, classifier: DigitClassifier, features: np.ndarray) -> "DigitsMetric":
+        """The metric of a trained network and its features of all the real images, `[N, 64]`."""
+        chosen = np.random.default_rng(0).permutation(len(features))[:REAL_FEATURES]
+        return cls(classifier, statistics(features), features[chosen])
+
+
+def _probe(graph: nnx.GraphDef, params: Any, images: jax.Array) -> tuple[jax.Array, jax.Array]:
+    model = nnx.merge(graph, params)
+    features = model.features(images / 127.5 - 1)
+    return features, jnp.argmax(model.out(features), axis=-1)

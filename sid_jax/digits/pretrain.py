@@ -1,0 +1,125 @@
+"""Makes a small Stable Diffusion of handwritten digits from scratch: the teacher that comes with the package."""
+
+import dataclasses
+import shutil
+from pathlib import Path
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from sid_jax.digits import networks
+from sid_jax.digits import prompts as digits
+from sid_jax.digits.autoencoder import encode, train_autoencoder
+from sid_jax.digits.card import model_card
+from sid_jax.digits.classifier import train_metric
+from sid_jax.digits.diffusion import Pairs, train_diffusion
+from sid_jax.digits.metric import DigitsMetric
+from sid_jax.digits.networks import MODEL_INDEX, SCHEDULER
+from sid_jax.digits.tokenizer import write_tokenizer
+from sid_jax.experiment.images import TextToImage
+from sid_jax.families.diffusers_export import save_pipeline
+from sid_jax.families.prompts import tokenise
+from sid_jax.families.stable_diffusion import Teacher
+from sid_jax.runtime.run.log import make_workdir
+from sid_jax.sid import VP
+from sid_jax.teachers.samplers.ddim import DDIM
+
+
+def default() -> ConfigDict:
+    """Every setting, with its default."""
+    c = ConfigDict()
+    c.seed = 0
+    c.data = "mnist"  # a tensorflow_datasets name, or an .npz file with images and labels
+
+    c.classifier = ConfigDict()
+    c.classifier.steps = 1500
+    c.classifier.batch = 128
+    c.classifier.learning_rate = 2e-3
+
+    c.autoencoder = ConfigDict()
+    c.autoencoder.channels = (8, 16, 32, 64)  # of each level; each but the last halves the resolution
+    c.autoencoder.latent_channels = 6
+    c.autoencoder.kl_weight = 0.005
+    c.autoencoder.steps = 2000
+    c.autoencoder.batch = 32
+    c.autoencoder.learning_rate = 2e-3
+
+    c.diffusion = ConfigDict()
+    c.diffusion.channels = (64,)
+    c.diffusion.heads = 4
+    c.diffusion.text_width = 64
+    c.diffusion.text_layers = 2
+    c.diffusion.max_tokens = 16  # of a prompt
+    c.diffusion.prompt_dropout = 0.1
+    c.diffusion.steps = 10_000
+    c.diffusion.batch = 64
+    c.diffusion.learning_rate = 1e-3
+    c.diffusion.ema_decay = 0.9995
+
+    c.evaluate = ConfigDict()
+    c.evaluate.guidance = (1.0, 1.25, 1.5, 2.0, 3.0)
+    c.evaluate.steps = 50
+    c.evaluate.samples = 2000
+    return c
+
+
+def pretrain(config: ConfigDict, out: Path) -> None:
+    """Trains the metric network and the teacher, and writes them into `out`.
+
+    Raises:
+      UserError: the data or the folder can't be used, or a setting makes no network.
+    """
+    pictures, labels = digits.load_mnist(config.data)
+    images = pictures.astype(np.float32) / 127.5 - 1
+    prompts = digits.all_prompts()
+    make_workdir(str(out))
+    (out / "digits_prompts.txt").write_text("\n".join(prompts) + "\n")
+
+    # ---- The metric: a classifier, and the statistics of its features of the real images.
+    metric = train_metric(pictures, labels, seed=config.seed, **config.classifier)
+    metric.save(out / "digits_metric")
+
+    # ---- The autoencoder, and the latents of the images.
+    options = dict(config.autoencoder)
+    vae = networks.autoencoder(options.pop("channels"), options.pop("latent_channels"), images.shape[1])
+    vae = train_autoencoder(vae, images, seed=config.seed, **options)
+    latents = encode(vae, images)
+
+    # ---- The tokenizer, the text encoder and the UNet.
+    options = dict(config.diffusion)
+    tokenizer = write_tokenizer(out / "digits_tokenizer", prompts, options.pop("max_tokens"))
+    text = networks.text_encoder(tokenizer, options.pop("text_width"), options.pop("text_layers"))
+    shape = latents.shape[1:]
+    unet = networks.unet(options.pop("channels"), options.pop("heads"), shape[-1], shape[0], text.config.hidden_size)
+    teacher = Teacher(unet, vae, (text,), (tokenizer,), SCHEDULER, MODEL_INDEX)
+    pairs = Pairs(
+        latents,
+        labels,
+        np.stack([tokenise(teacher, digits.prompts_of(digit))[0] for digit in range(10)]),
+        tokenise(teacher, [""])[0][0],
+    )
+    unet, text = train_diffusion(unet, text, VP.from_scheduler(SCHEDULER), pairs, seed=config.seed, **options)
+    teacher = dataclasses.replace(teacher, unet=unet, text_encoders=(text,))
+
+    # ---- The folder, with what the teacher can do at each guidance scale.
+    rows = measure(teacher, metric, config.evaluate)
+    save_pipeline(out / "digits", teacher, texts={"README.md": model_card(teacher, config, rows)})
+    shutil.rmtree(out / "digits_tokenizer")
+    print(f"wrote {out / 'digits'}, {out / 'digits_metric'} and {out / 'digits_prompts.txt'}")
+
+
+def measure(teacher: Teacher, metric: DigitsMetric, settings: ConfigDict) -> list[dict[str, float]]:
+    """The metric of the teacher's images at each guidance scale of `settings`."""
+    prompts = digits.all_prompts()
+    asked = [prompts[i % len(prompts)] for i in range(settings.samples)]
+    process = VP.from_scheduler(SCHEDULER)
+    rows = []
+    for scale in settings.guidance:
+        generate = TextToImage(teacher, DDIM(process, settings.steps, scale), teacher.vae.config.sample_size)
+        rows.append({"guidance": scale, **metric(generate(teacher.unet.params, asked, 0), asked)})
+        print(
+            "guidance {guidance}: Frechet distance {frechet_distance:.2f}, accuracy {prompt_accuracy:.4f}".format(
+                **rows[-1]
+            )
+        )
+    return rows

@@ -1,0 +1,1 @@
+"""What a config says, wired together: the only reader of a whole config."""

@@ -1,0 +1,1 @@
+"""From the bytes of a source to a teacher: one module for each family of models."""

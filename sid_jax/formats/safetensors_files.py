@@ -1,0 +1,212 @@
+"""Safetensors files of one network: found, checked by their headers, read and written one tensor at a time."""
+
+import json
+import math
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import ml_dtypes  # noqa: F401  (makes "bfloat16" a type that numpy, and safetensors through it, knows)
+import numpy as np
+from safetensors import SafetensorError, safe_open
+
+from sid_jax.errors import UserError
+from sid_jax.formats.state_dict import Stored
+from sid_jax.runtime.storage.json_files import read_json, write_json
+
+SHARD_BYTES = 10 * 1000**3  # as in diffusers
+_TYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
+_NAMES = {code: name for name, code in _TYPES.items()}
+_SHARD = re.compile(r"[\w-][\w.-]{0,200}\.safetensors")
+_PICKLES = (".bin", ".ckpt", ".pt", ".pth")
+
+
+@dataclass(frozen=True)
+class WeightFiles:
+    """The tensors of one network: `files` in which they are, and `stored`, what the headers say of each.
+
+    `where` is the file that error messages name: the only one, or the index of several.
+    """
+
+    where: Path
+    files: tuple[Path, ...]
+    stored: Mapping[str, Stored]
+
+    def tensors(self) -> Iterator[tuple[str, np.ndarray]]:
+        """Pairs of name and array, in the order of the files; each array is read when it is asked for."""
+        for file in self.files:
+            yield from _read_file(file, self.stored)
+
+
+def open_weights(folder: Path, stem: str, variant: str = "") -> WeightFiles:
+    """Finds `stem[.variant].safetensors`, or the index of its shards, in `folder` and reads the headers, no tensors.
+
+    Raises UserError where there is no such file, a file is damaged, a pickle, or outside of `folder`.
+    """
+    where = find_weights(folder, stem, variant)
+    files = (where,) if where.suffix == ".safetensors" else _shards(where)
+    stored: dict[str, Stored] = {}
+    for file in files:
+        with _open(file) as handle:
+            for name in handle.offset_keys():
+                if name in stored:
+                    raise UserError(f"{where}: tensor {name!r} is in more than one of its files")
+                entry = handle.get_slice(name)
+                stored[name] = Stored(tuple(entry.get_shape()), _NAMES.get(entry.get_dtype(), entry.get_dtype()))
+    return WeightFiles(where, files, stored)
+
+
+def weight_names(stem: str, variant: str = "") -> tuple[str, ...]:
+    """File names that weights may have: alone, or as an index of shards (two spellings where there is a variant)."""
+    if not variant:
+        return (f"{stem}.safetensors", f"{stem}.safetensors.index.json")
+    return (
+        f"{stem}.{variant}.safetensors",
+        f"{stem}.safetensors.index.{variant}.json",
+        f"{stem}.{variant}.safetensors.index.json",
+    )
+
+
+def find_weights(folder: Path, stem: str, variant: str = "") -> Path:
+    """The first of `weight_names` that is in `folder`; UserError, saying what is there instead, where none is."""
+    names = weight_names(stem, variant)
+    for name in names:
+        if (folder / name).is_file():
+            return folder / name
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder")
+    pickles = sorted(f.name for f in folder.iterdir() if f.suffix in _PICKLES)
+    others = sorted(f.name for f in folder.iterdir() if f.name.endswith(".safetensors"))
+    if others:
+        found = f"it has {', '.join(others[:4])}; choose with variant="
+    elif pickles:
+        found = f"it has {pickles[0]}, a pickle, which is never read; convert it to safetensors"
+    else:
+        found = "it has no weights"
+    raise UserError(f"{folder / names[0]}: no such file ({found})")
+
+
+def inside(folder: Path, file: Path) -> bool:
+    """Whether `file`, its symbolic links followed, is within `folder`, or in the blobs of its hub cache.
+
+    The cache of huggingface_hub keeps `models--org--name/snapshots/<commit>/...` as links into `.../blobs`.
+    """
+    folder, file = folder.resolve(), file.resolve()
+    allowed = [folder]
+    for parent in (folder, *folder.parents):
+        if parent.parent.name == "snapshots" and parent.parent.parent.name.startswith("models--"):
+            allowed.append(parent.parent.parent / "blobs")
+    return any(file.is_relative_to(root) for root in allowed)
+
+
+def write_weights(
+    folder: Path,
+    stem: str,
+    stored: Mapping[str, Stored],
+    tensors: Iterable[tuple[str, np.ndarray]],
+    *,
+    shard_bytes: int = SHARD_BYTES,
+) -> None:
+    """Writes `folder/stem.safetensors`, or numbered shards and their index where that exceeds `shard_bytes`.
+
+    Args:
+      folder: where to, an existing folder.
+      stem: the file's name without its suffix.
+      stored: shapes and types to write, in the order of `tensors`.
+      tensors: pairs of name and array, fetched one at a time and cast to the type to write.
+      shard_bytes: largest size of a file; a tensor larger than that has a file of its own.
+    """
+    shards = _split(stored, shard_bytes)
+    if len(shards) == 1:
+        names = [f"{stem}.safetensors"]
+    else:
+        names = [f"{stem}-{i:05d}-of-{len(shards):05d}.safetensors" for i in range(1, len(shards) + 1)]
+        weight_map = {tensor: name for name, shard in zip(names, shards, strict=True) for tensor in shard}
+        total = sum(map(_bytes, stored.values()))
+        index = {"metadata": {"total_size": total}, "weight_map": weight_map}
+        write_json(folder / f"{stem}.safetensors.index.json", index)
+    stream = iter(tensors)
+    for name, shard in zip(names, shards, strict=True):
+        _write_file(folder / name, {tensor: stored[tensor] for tensor in shard}, stream)
+
+
+def _open(file: Path):
+    try:
+        return safe_open(file, framework="numpy")
+    except SafetensorError as error:
+        with file.open("rb") as f:
+            start = f.read(2)
+        if start == b"PK" or start[:1] == b"\x80":  # a zip archive, or a bare pickle
+            raise UserError(f"{file}: a pickle, which is never read; convert it to safetensors") from error
+        raise UserError(f"{file}: not a whole safetensors file ({error}); fetch or convert it again") from error
+    except OSError as error:
+        raise UserError(f"{file}: cannot be read ({error.strerror or error})") from error
+
+
+def _read_file(file: Path, stored: Mapping[str, Stored]) -> Iterator[tuple[str, np.ndarray]]:
+    with _open(file) as handle, file.open("rb") as f:
+        header = json.loads(f.read(int.from_bytes(f.read(8), "little")))
+        start = f.tell()
+        for name in handle.offset_keys():
+            shape, dtype = stored[name]
+            if dtype not in _TYPES:  # no parameter of a network
+                yield name, handle.get_tensor(name)
+                continue
+            # The handle would map it, and the file's pages then stay in memory as long as it is open.
+            f.seek(start + header[name]["data_offsets"][0])
+            array = np.fromfile(f, dtype, math.prod(shape))
+            if array.size < math.prod(shape):
+                raise UserError(f"{file}: has become shorter while it was read; fetch or convert it again")
+            yield name, array.reshape(shape)
+
+
+def _shards(index: Path) -> tuple[Path, ...]:
+    weight_map = read_json(index).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map or not all(isinstance(n, str) for n in weight_map.values()):
+        raise UserError(f"{index}: weight_map must be an object of tensor names to file names")
+    files = []
+    for name in sorted(set(weight_map.values())):
+        file = index.parent / name
+        if not _SHARD.fullmatch(name):
+            raise UserError(f"{index}: {name[:300]!r} is not the name of a safetensors file in the same folder")
+        if not file.is_file():
+            raise UserError(f"{file}: no such file, though {index.name} lists it")
+        if not inside(index.parent, file):
+            raise UserError(f"{file}: a link out of its folder, which is not followed")
+        files.append(file)
+    return tuple(files)
+
+
+def _bytes(stored: Stored) -> int:
+    return math.prod(stored.shape) * np.dtype(stored.dtype).itemsize
+
+
+def _split(stored: Mapping[str, Stored], limit: int) -> list[list[str]]:
+    shards: list[list[str]] = [[]]
+    size = 0
+    for name, entry in stored.items():
+        if shards[-1] and size + _bytes(entry) > limit:
+            shards.append([])
+            size = 0
+        shards[-1].append(name)
+        size += _bytes(entry)
+    return shards
+
+
+def _write_file(file: Path, stored: Mapping[str, Stored], stream: Iterator[tuple[str, np.ndarray]]) -> None:
+    # safetensors' own writer takes all tensors at once; a header and the arrays after it is all there is to the format.
+    header, end = {"__metadata__": {"format": "pt"}}, 0
+    for name, entry in stored.items():
+        start, end = end, end + _bytes(entry)
+        header[name] = {"dtype": _TYPES[entry.dtype], "shape": list(entry.shape), "data_offsets": [start, end]}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    with file.open("xb") as f:
+        f.write(len(text).to_bytes(8, "little") + text)
+        for expected, entry in stored.items():
+            name, array = next(stream)
+            if name != expected or array.shape != entry.shape:
+                raise ValueError(f"expected tensor {expected} {entry.shape}, got {name} {array.shape}")
+            # Bytes, as the buffer protocol does not know bfloat16.
+            f.write(np.ascontiguousarray(array.astype(entry.dtype, copy=False)).reshape(-1).view(np.uint8))

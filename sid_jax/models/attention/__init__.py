@@ -1,5 +1,0 @@
-"""Scaled dot-product attention, and the choice between its implementations."""
-
-from sid_jax.models.attention.dispatch import attend, choose
-
-__all__ = ["attend", "choose"]

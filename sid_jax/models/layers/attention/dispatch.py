@@ -1,0 +1,66 @@
+"""The one entrance to attention, and which implementation is behind it."""
+
+import jax
+import jax.numpy as jnp
+
+from sid_jax.models.layers.attention.chunked import CHUNK, chunked
+from sid_jax.models.layers.attention.kernels import cudnn, cudnn_obstacle, splash, splash_obstacle
+from sid_jax.models.layers.attention.plain import plain
+from sid_jax.models.layers.execution import Execution
+
+_KERNELS = {"gpu": ("cudnn", cudnn_obstacle), "tpu": ("splash", splash_obstacle)}
+_LARGE = 4 * CHUNK  # positions from which plain attention's logits cost more than computing them twice
+
+
+def attend(
+    query: jax.Array,
+    key: jax.Array,
+    value: jax.Array,
+    *,
+    causal: bool = False,
+    execution: Execution | None = None,
+) -> jax.Array:
+    """softmax(query key^T / sqrt(D)) value, for each head.
+
+    Queries and keys are multiplied with float32 sums whatever their type, and the softmax is in float32, in every
+    implementation: diffusers' `upcast_attention`, which is there for float16 sums, has nothing to add.
+
+    Args:
+      query: `[B, Lq, heads, D]`.
+      key: `[B, Lk, heads, D]`.
+      value: `[B, Lk, heads, D]`.
+      causal: position i sees the positions up to i only.
+      execution: None: plain, of any length.
+
+    Returns:
+      `[B, Lq, heads, D]`, in the type of `value`.
+
+    Raises:
+      ValueError: `execution.attention` names an implementation that can't run this shape or type.
+    """
+    chosen = "xla" if causal or execution is None else choose(execution, query.shape, key.shape[1], query.dtype)
+    if chosen == "xla":
+        return plain(query, key, value, causal)
+    if chosen == "chunked":
+        return chunked(query, key, value)
+    return execution.by_device({"cudnn": cudnn, "splash": splash}[chosen], query, key, value)
+
+
+def choose(execution: Execution, shape: tuple[int, ...], key_length: int, dtype: jax.typing.DTypeLike) -> str:
+    """The implementation for queries of `shape` `[B, Lq, heads, D]`: a name of `ATTENTION` other than "auto".
+
+    Raises:
+      ValueError: `execution.attention` names an implementation that can't run this shape or type.
+    """
+    length, head_size = shape[1], shape[3]
+    if min(length, key_length) < execution.long_attention:
+        return "xla"
+    name, obstacle_of = _KERNELS.get(execution.platform, (None, None))
+    obstacle = obstacle_of and obstacle_of(length, key_length, head_size, jnp.dtype(dtype))
+    if execution.attention == "auto":
+        if name and not obstacle:
+            return name
+        return "chunked" if min(length, key_length) >= _LARGE else "xla"
+    if execution.attention == name and obstacle:
+        raise ValueError(f"attention.implementation: {name!r} {obstacle}; use 'auto'")
+    return execution.attention

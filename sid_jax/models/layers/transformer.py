@@ -1,0 +1,175 @@
+"""Spatial transformer of the UNet: self-attention over positions, cross-attention to the text, feed-forward."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from sid_jax.models.layers.attention import attend
+from sid_jax.models.layers.execution import Execution, run
+from sid_jax.models.layers.loop import lean_loop, loop
+from sid_jax.models.layers.resnet import conv, group_norm
+
+
+class Identity(nnx.Module):
+    """Keeps the place of diffusers' dropout layer, which has a number in the parameter names but does nothing here."""
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return x
+
+
+class Attention(nnx.Module):
+    """Multi-head attention from `channels` to a context of `context_channels` (self-attention where it is None)."""
+
+    def __init__(
+        self,
+        channels: int,
+        heads: int,
+        *,
+        context_channels: int | None = None,
+        qkv_bias: bool = False,
+        execution: Execution | None = None,
+        **layer,
+    ):
+        context_channels = context_channels or channels
+        self.to_q = nnx.Linear(channels, channels, use_bias=qkv_bias, **layer)
+        self.to_k = nnx.Linear(context_channels, channels, use_bias=qkv_bias, **layer)
+        self.to_v = nnx.Linear(context_channels, channels, use_bias=qkv_bias, **layer)
+        self.to_out = nnx.List([nnx.Linear(channels, channels, **layer)])
+        self.heads = heads
+        self.execution = execution
+
+    def __call__(self, x: jax.Array, context: jax.Array | None = None) -> jax.Array:
+        """`x` `[B, L, channels]`, `context` `[B, Lc, context_channels]` -> `[B, L, channels]`."""
+        context = x if context is None else context
+
+        def split(y: jax.Array) -> jax.Array:
+            return y.reshape(*y.shape[:2], self.heads, -1)
+
+        query, key, value = split(self.to_q(x)), split(self.to_k(context)), split(self.to_v(context))
+        out = attend(query, key, value, execution=self.execution)
+        return self.to_out[0](out.reshape(x.shape))
+
+
+@jax.custom_vjp
+def geglu(x: jax.Array) -> jax.Array:
+    """value GELU(gate), of which `x` `[..., 2 C]` holds the one beside the other -> `[..., C]`. The GELU is exact."""
+    value, gate = jnp.split(x, 2, axis=-1)
+    return value * nnx.gelu(gate, approximate=False)
+
+
+def _geglu_backward(x: jax.Array, of_out: jax.Array) -> tuple[jax.Array]:
+    # GELU(g) = g P(g) with the normal distribution's P, whose density is p; its derivative is P(g) + g p(g). P is
+    # written in two ways, so that compilers don't find that it is shared and store it between the two halves: these
+    # arrays are the largest of the network, and reading and writing them is what the layer costs.
+    value, gate = (half.astype(jnp.float32) for half in jnp.split(x, 2, axis=-1))
+    of_out = of_out.astype(jnp.float32)
+    of_value = of_out * gate * 0.5 * jax.lax.erfc(-gate * 2**-0.5)
+    density = (2 * math.pi) ** -0.5 * jnp.exp(-0.5 * gate * gate)
+    of_gate = of_out * value * (0.5 + 0.5 * jax.lax.erf(gate * 2**-0.5) + gate * density)
+    return (jnp.concatenate([of_value, of_gate], axis=-1).astype(x.dtype),)
+
+
+geglu.defvjp(lambda x: (geglu(x), x), _geglu_backward)
+
+
+class GEGLU(nnx.Module):
+    """Gated linear unit with GELU (Shazeer 2020): `[..., dim]` -> `[..., inner]`."""
+
+    def __init__(self, dim: int, inner: int, **layer):
+        self.proj = nnx.Linear(dim, 2 * inner, **layer)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return geglu(self.proj(x))
+
+
+class FeedForward(nnx.Module):
+    """GEGLU to four times the width, and back."""
+
+    def __init__(self, dim: int, **layer):
+        self.net = nnx.List([GEGLU(dim, 4 * dim, **layer), Identity(), nnx.Linear(4 * dim, dim, **layer)])
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        for module in self.net:
+            x = module(x)
+        return x
+
+
+class BasicTransformerBlock(nnx.Module):
+    """Self-attention, cross-attention and feed-forward, each on a layer norm and added to its input."""
+
+    def __init__(self, dim: int, heads: int, *, context_channels: int, execution: Execution | None, **layer):
+        self.norm1 = nnx.LayerNorm(dim, epsilon=1e-5, **layer)
+        self.attn1 = Attention(dim, heads, execution=execution, **layer)
+        self.norm2 = nnx.LayerNorm(dim, epsilon=1e-5, **layer)
+        self.attn2 = Attention(dim, heads, context_channels=context_channels, execution=execution, **layer)
+        self.norm3 = nnx.LayerNorm(dim, epsilon=1e-5, **layer)
+        self.ff = FeedForward(dim, **layer)
+
+    def __call__(self, x: jax.Array, context: jax.Array) -> jax.Array:
+        """`x` `[B, L, dim]`, `context` `[B, Lc, context_channels]` -> `[B, L, dim]`."""
+        x += self.attn1(self.norm1(x))
+        x += self.attn2(self.norm2(x), context)
+        x += self.ff(self.norm3(x))
+        return x
+
+
+class Transformer2DModel(nnx.Module):
+    """Transformer blocks over the positions of a feature map, between two projections, added to the input."""
+
+    def __init__(
+        self,
+        channels: int,
+        heads: int,
+        *,
+        depth: int,
+        context_channels: int,
+        groups: int,
+        linear_projection: bool,
+        execution: Execution | None,
+        **layer,
+    ):
+        def projection():
+            return (
+                nnx.Linear(channels, channels, **layer) if linear_projection else conv(channels, channels, 1, **layer)
+            )
+
+        self.execution, self.dtype = execution, layer.get("dtype")
+        self.norm = group_norm(channels, groups, 1e-6, **layer)
+        self.proj_in = projection()
+        self.transformer_blocks = nnx.List(
+            [
+                BasicTransformerBlock(channels, heads, context_channels=context_channels, execution=execution, **layer)
+                for _ in range(depth)
+            ]
+        )
+        self.proj_out = projection()
+
+    def __call__(self, x: jax.Array, context: jax.Array) -> jax.Array:
+        """`x` `[B, H, W, channels]`, `context` `[B, L, context_channels]` -> `[B, H, W, channels]`."""
+        # A 1x1 convolution and a linear layer on the last axis are the same thing in this layout.
+        h = run(self.execution, lambda self, x: self.proj_in(self.norm(x)), self, x)
+        h = h.reshape(x.shape[0], -1, x.shape[-1])
+        if len(self.transformer_blocks) > 1 and self.execution is not None and self.execution.scan:
+            h = self._loop(h, context)
+        else:
+            for block in self.transformer_blocks:
+                h = run(self.execution, BasicTransformerBlock.__call__, block, h, context)
+        return x + self.proj_out(h.reshape(x.shape))
+
+    def _loop(self, h: jax.Array, context: jax.Array) -> jax.Array:
+        """All blocks as one loop over their parameters, stacked."""
+        graphs, params = zip(*map(nnx.split, self.transformer_blocks), strict=True)
+
+        def block(params: nnx.State, h: jax.Array, context: jax.Array) -> jax.Array:
+            return nnx.merge(graphs[0], params)(h, context)
+
+        if self.execution.remat == "full":
+            return lean_loop(block, params, h, context, self.dtype)
+
+        def kept(params: nnx.State, h: jax.Array, context: jax.Array) -> jax.Array:
+            module = nnx.merge(graphs[0], params)
+            return run(self.execution, BasicTransformerBlock.__call__, module, h, context, in_loop=True)
+
+        return loop(kept, params, h, context, self.dtype)

@@ -1,0 +1,170 @@
+"""Devices: one mesh with axes `data` and `fsdp`, and where on it batches and parameters live.
+
+A batch is split over both axes. A parameter is split over `fsdp` along its largest dimension that divides evenly, and
+is replicated over `data`; XLA inserts the collectives. On one device all of this is the identity.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import mesh_utils
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from sid_jax.errors import UserError
+
+AXES = ("data", "fsdp")
+SMALL = 2**16  # elements; sharding less costs more in latency than it saves in memory
+
+
+def make_mesh(data: int = -1, fsdp: int = 1, devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """A mesh of `data` x `fsdp` devices; one of the two may be -1, all that the other leaves.
+
+    Args:
+        data, fsdp: the config's `mesh.data` and `mesh.fsdp`.
+        devices: by default all of them.
+
+    Devices of one slice (of TPUs that are linked directly, of GPUs in one node) are neighbours in the mesh. Several
+    slices divide the `data` axis, over which only gradients travel, as far as it can be divided.
+
+    Raises:
+        UserError: the shape does not use exactly the devices there are.
+    """
+    devices = jax.devices() if devices is None else devices
+    count = len(devices)
+    sizes = {"data": data, "fsdp": fsdp}
+    for name, size in sizes.items():
+        if size < 1 and size != -1:
+            raise UserError(f"mesh.{name} is {size}: use a positive number, or -1 for all devices that are left")
+    if data == -1 and fsdp == -1:
+        raise UserError("mesh.data and mesh.fsdp are both -1: only one of them can be all devices that are left")
+    free = [name for name, size in sizes.items() if size == -1]
+    if free:
+        other = max(sizes.values())
+        sizes[free[0]] = count // other
+    if sizes["data"] * sizes["fsdp"] != count:
+        raise UserError(
+            f"mesh.data {data} x mesh.fsdp {fsdp} does not fit {_devices(count)}: "
+            f"their product must be {count}, or one of them -1 and the other a divisor of {count}"
+        )
+    types = (AxisType.Auto,) * 2
+    slices = len({getattr(device, "slice_index", 0) for device in devices})
+    if slices == 1:
+        return jax.make_mesh(tuple(sizes.values()), AXES, axis_types=types, devices=devices)
+    over_data = math.gcd(sizes["data"], slices)
+    across = (over_data, slices // over_data)
+    within = tuple(size // parts for size, parts in zip(sizes.values(), across, strict=True))
+    # As make_mesh does where a slice is a flat torus, whose two dimensions seldom are those of the mesh.
+    arranged = mesh_utils.create_hybrid_device_mesh(within, across, devices, allow_split_physical_axes=True)
+    return Mesh(arranged, AXES, axis_types=types)
+
+
+def check_batch(batch: int, accumulation: int, mesh: Mesh) -> None:
+    """Finds out whether every device can have an equal share of each of a batch's `accumulation` parts.
+
+    Raises:
+        UserError: it can't.
+    """
+    if batch < 1 or accumulation < 1:
+        raise UserError(f"batch is {batch} and accumulation {accumulation}: use positive numbers")
+    unit = mesh.size * accumulation
+    if batch % unit:
+        parts = f"{_devices(mesh.size)} x accumulation {accumulation}"
+        raise UserError(f"batch {batch} can't be split over {parts}: use a multiple of {unit}")
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """The sharding of what every device has whole."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """The sharding of a batch [B, ...]: B over both axes."""
+    return NamedSharding(mesh, PartitionSpec(AXES))
+
+
+def parameter_shardings(parameters: Any, mesh: Mesh) -> Any:
+    """The shardings of parameters, of optimizer moments and of averages: each leaf by its own shape.
+
+    Args:
+        parameters: a pytree of arrays or ShapeDtypeStructs.
+
+    Returns:
+        the same tree with a NamedSharding at each leaf.
+    """
+    return jax.tree.map(lambda leaf: parameter_sharding(leaf.shape, mesh), parameters)
+
+
+def parameter_sharding(shape: tuple[int, ...], mesh: Mesh) -> NamedSharding:
+    """The sharding of a parameter of a shape."""
+    return NamedSharding(mesh, parameter_spec(shape, mesh.shape["fsdp"]))
+
+
+def parameter_spec(shape: tuple[int, ...], fsdp: int) -> PartitionSpec:
+    """`fsdp` at the largest dimension that it divides, the last of equal ones; nowhere if there is none.
+
+    A parameter of fewer than `SMALL` elements is replicated.
+    """
+    divisible = [axis for axis, size in enumerate(shape) if size % fsdp == 0]
+    if fsdp == 1 or not divisible or math.prod(shape) < SMALL:
+        return PartitionSpec()
+    largest = max(divisible, key=lambda axis: (shape[axis], axis))
+    return PartitionSpec(*("fsdp" if axis == largest else None for axis in range(len(shape))))
+
+
+def into_shards(mesh: Mesh, dtype: jax.typing.DTypeLike) -> Callable[[Any, np.ndarray], jax.Array]:
+    """The `place` of `Component.load`: sends each device its shard of a parameter, stored in `dtype`."""
+
+    def place_parameter(path: Any, array: np.ndarray) -> jax.Array:
+        sharding = parameter_sharding(array.shape, mesh)
+        # Only what this host's devices hold is copied, in the order of axes and the type that they hold it in.
+        return jax.make_array_from_callback(array.shape, sharding, lambda index: np.array(array[index], dtype))
+
+    return place_parameter
+
+
+def place(tree: Any, shardings: Any) -> Any:
+    """Puts host arrays, whole on every host, where `shardings` (a tree, or one for all leaves) says.
+
+    Each device is sent its own shard only, and no device ever holds a leaf that is sharded whole.
+    """
+    if isinstance(shardings, NamedSharding):
+        shardings = jax.tree.map(lambda _: shardings, tree)
+
+    def place_leaf(leaf: Any, sharding: NamedSharding) -> jax.Array:
+        host = np.asarray(leaf)
+        return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
+
+    return jax.tree.map(place_leaf, tree, shardings)
+
+
+def local_rows(batch: int, mesh: Mesh) -> np.ndarray:
+    """Which rows of a batch [B, ...] are on this host's devices: indices, ascending.
+
+    They need not be neighbours: a mesh follows how the devices are linked, not how they are numbered.
+    """
+    indices = batch_sharding(mesh).addressable_devices_indices_map((batch,)).values()
+    return np.unique(np.concatenate([np.arange(batch)[index] for index in indices]))
+
+
+def place_batch(tree: Any, batch: int, mesh: Mesh) -> Any:
+    """Makes global arrays [B, ...] from this host's rows of a batch, those of `local_rows`, in their order."""
+    rows, sharding = local_rows(batch, mesh), batch_sharding(mesh)
+
+    def place_leaf(leaf: Any) -> jax.Array:
+        local = np.asarray(leaf)
+
+        def of_device(index: tuple[slice, ...]) -> np.ndarray:
+            start, stop, _ = index[0].indices(batch)
+            first = np.searchsorted(rows, start)
+            return local[first : first + stop - start]
+
+        return jax.make_array_from_callback((batch, *local.shape[1:]), sharding, of_device)
+
+    return jax.tree.map(place_leaf, tree)
+
+
+def _devices(count: int) -> str:
+    return "1 device" if count == 1 else f"{count} devices"

@@ -1,0 +1,1 @@
+"""Whole files and folders, on a disk or in a bucket."""

@@ -1,0 +1,43 @@
+"""Folders that appear whole or not at all."""
+
+import contextlib
+import glob
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+
+@contextlib.contextmanager
+def appearing(folder: Path) -> Iterator[Path]:
+    """A new folder beside `folder`, which takes its name, and its place, when the block has ended without error.
+
+    What a process that was killed in such a block has left is removed first; what it was about to replace comes back.
+    """
+    token = secrets.token_hex(4)
+    new, old = (folder.with_name(f".{folder.name}.{token}.{suffix}") for suffix in ("partial", "replaced"))
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        _clear_up(folder)
+        new.mkdir()
+        yield new
+        if folder.exists():
+            os.rename(folder, old)
+        os.rename(new, folder)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+        if old.exists() and not folder.exists():
+            os.rename(old, folder)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _clear_up(folder: Path) -> None:
+    """Removes what an export that was killed has left beside `folder`; what it was about to replace comes back."""
+    for old in folder.parent.glob(f".{glob.escape(folder.name)}.????????.replaced"):
+        if folder.exists():
+            shutil.rmtree(old)
+        else:
+            os.rename(old, folder)
+    for new in folder.parent.glob(f".{glob.escape(folder.name)}.????????.partial"):
+        shutil.rmtree(new)

@@ -1,0 +1,254 @@
+"""Exports: PyTorch opens them and has our weights; they appear whole or not at all, and never in another's place."""
+
+import dataclasses
+import json
+import os
+
+import diffusers
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import load_file, save_file
+
+from sid_jax.errors import UserError
+from sid_jax.families.diffusers_export import is_export, save_pipeline
+from sid_jax.families.stable_diffusion import Teacher, load_teacher
+from sid_jax.formats.state_dict import from_params
+
+KINDS = {"sd": diffusers.StableDiffusionPipeline, "sdxl": diffusers.StableDiffusionXLPipeline}
+
+
+def files_of(folder):
+    return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+
+
+def networks_of(pipeline):
+    return {name: part for name, part in pipeline.components.items() if isinstance(part, torch.nn.Module)}
+
+
+def assert_same_network(found, expected):
+    found, expected = found.state_dict(), expected.state_dict()
+    assert found.keys() == expected.keys()
+    for name, tensor in expected.items():
+        assert torch.equal(found[name], tensor)
+
+
+@pytest.mark.parametrize("kind", ["sd", "sdxl"])
+def test_pytorch_opens_it(pipelines, tmp_path, kind):
+    """The student's UNet, and all else as the teacher has it."""
+    teacher = load_teacher(pipelines[kind], parts=("unet",))
+    student = jax.tree.map(lambda p: p + 1, teacher.unet.params)
+    save_pipeline(tmp_path / "student", teacher, student)
+    theirs, before = (KINDS[kind].from_pretrained(folder) for folder in (tmp_path / "student", pipelines[kind]))
+    assert networks_of(theirs).keys() == networks_of(before).keys()
+    for name, network in networks_of(before).items():
+        if name == "unet":
+            network.load_state_dict({n: tensor + 1 for n, tensor in network.state_dict().items()})
+        assert_same_network(networks_of(theirs)[name], network)
+    assert theirs.scheduler.config == before.scheduler.config
+    assert theirs.tokenizer("A cat.").input_ids == before.tokenizer("A cat.").input_ids
+
+
+def test_pytorch_makes_pictures_from_it(pipelines, tmp_path):
+    save_pipeline(tmp_path / "student", load_teacher(pipelines["sd"]))
+    pipeline = diffusers.StableDiffusionPipeline.from_pretrained(tmp_path / "student")
+    pipeline.set_progress_bar_config(disable=True)
+    images = pipeline("a cat", num_inference_steps=1, guidance_scale=1, height=16, width=16, output_type="np").images
+    assert images.shape == (1, 16, 16, 3)
+
+
+def test_it_is_a_teacher_again(pipelines, tmp_path):
+    teacher = load_teacher(pipelines["sd"])
+    save_pipeline(tmp_path / "copy", teacher)
+    copy = load_teacher(tmp_path / "copy")
+    for name, component in teacher.components.items():
+        assert component.config_json == copy.components[name].config_json
+        equal = jax.tree.map(lambda a, b: bool((a == b).all()), component.params, copy.components[name].params)
+        assert jax.tree.all(equal)
+    assert (copy.scheduler_config, copy.model_index) == (teacher.scheduler_config, teacher.model_index)
+
+
+def test_a_pipeline_that_was_made_here(pipelines, tmp_path):
+    """No folder behind it: parameters from memory, tokenizers as transformers writes them."""
+    read = load_teacher(pipelines["sd"])
+    unet, vae, text = (dataclasses.replace(component, folder=None) for component in read.components.values())
+    made = Teacher(unet, vae, (text,), read.tokenizers, read.scheduler_config, read.model_index)
+    save_pipeline(tmp_path / "made", made)
+    before, after = map(diffusers.StableDiffusionPipeline.from_pretrained, (pipelines["sd"], tmp_path / "made"))
+    for name, network in networks_of(before).items():
+        assert_same_network(networks_of(after)[name], network)
+    assert after.tokenizer("A cat.").input_ids == before.tokenizer("A cat.").input_ids
+
+
+def test_unet_is_float32_and_the_rest_as_it_came(sd, tmp_path):
+    file = sd / "vae/diffusion_pytorch_model.safetensors"
+    save_file({name: array.astype(np.float16) for name, array in load_file(file).items()}, file)
+    teacher = load_teacher(sd, dtype=jnp.bfloat16)
+    save_pipeline(tmp_path / "out", teacher, teacher.unet.params)
+    written = {name: load_file(next((tmp_path / "out" / name).glob("*.safetensors"))) for name in ("unet", "vae")}
+    assert {array.dtype for array in written["unet"].values()} == {np.dtype(np.float32)}
+    for name, array in from_params(teacher.unet.module, teacher.unet.params):
+        np.testing.assert_array_equal(written["unet"][name], array.astype(np.float32))
+    assert {name: array.tobytes() for name, array in written["vae"].items()} == {
+        name: array.tobytes() for name, array in load_file(file).items()
+    }
+
+
+def test_large_networks_are_sharded(pipelines, tmp_path):
+    teacher = load_teacher(pipelines["sd"])
+    save_pipeline(tmp_path / "out", teacher, teacher.unet.params, shard_bytes=20_000)
+    assert len(list((tmp_path / "out" / "unet").glob("diffusion_pytorch_model-*-of-*.safetensors"))) > 1
+    before, after = map(diffusers.StableDiffusionPipeline.from_pretrained, (pipelines["sd"], tmp_path / "out"))
+    for name, network in networks_of(before).items():
+        assert_same_network(networks_of(after)[name], network)
+
+
+def test_scheduler_and_facts_can_be_given(pipelines, tmp_path):
+    scheduler = {"_class_name": "LCMScheduler", "num_train_timesteps": 1000, "steps_offset": 1}
+    save_pipeline(
+        tmp_path / "out",
+        load_teacher(pipelines["sd"], parts=()),
+        scheduler_config=scheduler,
+        about={"num_steps": 4},
+        texts={"README.md": "é", "code/x.py": "pass"},
+    )
+    out = tmp_path / "out"
+    assert json.loads((out / "sid_jax.json").read_text()) == {"num_steps": 4, "written_by": "sid_jax"}
+    assert ((out / "README.md").read_text(encoding="utf-8"), (out / "code/x.py").read_text()) == ("é", "pass")
+    assert isinstance(diffusers.StableDiffusionPipeline.from_pretrained(out).scheduler, diffusers.LCMScheduler)
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_safety_checker_is_copied_with_its_feature_extractor(sd, tmp_path, whole):
+    index = json.loads((sd / "model_index.json").read_text()) | {
+        "safety_checker": ["stable_diffusion", "StableDiffusionSafetyChecker"],
+        "feature_extractor": ["transformers", "CLIPImageProcessor"],
+        "requires_safety_checker": True,
+    }
+    (sd / "model_index.json").write_text(json.dumps(index))
+    for name, file in (("safety_checker", "model.safetensors"), ("feature_extractor", "preprocessor_config.json")):
+        (sd / name).mkdir()
+        (sd / name / (file if whole else "pytorch_model.bin")).write_bytes(b"{}")
+    (sd / "safety_checker" / "pytorch_model.bin").write_bytes(b"a pickle")
+    save_pipeline(tmp_path / "out", load_teacher(sd, parts=()))
+    written = json.loads((tmp_path / "out" / "model_index.json").read_text())
+    names = ("safety_checker", "feature_extractor", "requires_safety_checker")
+    assert [written[n] for n in names] == ([index[n] for n in names] if whole else [[None, None], [None, None], False])
+    assert (tmp_path / "out" / "safety_checker" / "model.safetensors").exists() == whole
+    assert not list((tmp_path / "out").rglob("*.bin"))
+
+
+def test_names_in_model_index_lead_nowhere(sd, tmp_path):
+    (tmp_path / "secret").mkdir()
+    (tmp_path / "secret" / "model.safetensors").write_bytes(b"secret")
+    index = json.loads((sd / "model_index.json").read_text()) | {"../secret": ["x", "y"]}
+    (sd / "model_index.json").write_text(json.dumps(index))
+    save_pipeline(tmp_path / "out" / "here", load_teacher(sd, parts=()))
+    assert not [file for file in (tmp_path / "out").rglob("*") if file.is_file() and file.read_bytes() == b"secret"]
+    assert set(os.listdir(tmp_path / "out")) == {"here"}
+
+
+def test_links_in_the_teacher_are_not_followed_out(sd, tmp_path):
+    (tmp_path / "secret.json").write_text("{}")
+    (sd / "tokenizer" / "secret.json").symlink_to(tmp_path / "secret.json")
+    with pytest.raises(UserError, match=r"tokenizer/secret\.json: a link out of its folder"):
+        save_pipeline(tmp_path / "out", load_teacher(sd, parts=()))
+    assert not (tmp_path / "out").exists()
+
+
+class TestTarget:
+    """Where an export may go."""
+
+    @pytest.fixture
+    def teacher(self, pipelines):
+        return load_teacher(pipelines["sd"], parts=())
+
+    def refuse(self, target, teacher, expected, **options):
+        before = set(target.parent.iterdir())
+        with pytest.raises(UserError, match=expected):
+            save_pipeline(target, teacher, **options)
+        assert set(target.parent.iterdir()) == before
+
+    def test_empty_folders_and_earlier_exports_are_replaced(self, teacher, tmp_path):
+        target = tmp_path / "new" / "out"
+        target.mkdir(parents=True)
+        save_pipeline(target, teacher)
+        (target / "unet" / "leftover").touch()
+        assert is_export(target)
+        save_pipeline(target, teacher, about={"run": 2})
+        assert json.loads((target / "sid_jax.json").read_text())["run"] == 2
+        assert not (target / "unet" / "leftover").exists()
+        assert os.listdir(target.parent) == ["out"]
+
+    def test_other_pipelines_are_replaced_only_on_request(self, teacher, sd, tmp_path):
+        before = files_of(sd)
+        self.refuse(sd, teacher, "another pipeline is there; choose another folder, or overwrite it")
+        assert files_of(sd) == before
+        save_pipeline(sd, teacher, overwrite=True)
+        assert is_export(sd)
+
+    @pytest.mark.parametrize("overwrite", [False, True])
+    def test_other_folders_are_never_replaced(self, teacher, tmp_path, overwrite):
+        (tmp_path / "thesis").mkdir()
+        (tmp_path / "thesis" / "thesis.tex").touch()
+        self.refuse(tmp_path / "thesis", teacher, "not empty, and not a diffusers folder", overwrite=overwrite)
+
+    def test_files_and_links_are_never_replaced(self, teacher, sd, tmp_path):
+        (tmp_path / "file").touch()
+        self.refuse(tmp_path / "file", teacher, "a file of this name exists", overwrite=True)
+        (tmp_path / "link").symlink_to(sd)
+        self.refuse(tmp_path / "link", teacher, "a link; name the folder itself", overwrite=True)
+        (tmp_path / "nowhere").symlink_to(tmp_path / "nothing")
+        self.refuse(tmp_path / "nowhere", teacher, "a link; name the folder itself", overwrite=True)
+
+    def test_below_a_file_nothing_can_be_made(self, teacher, tmp_path):
+        (tmp_path / "file").touch()
+        with pytest.raises(UserError, match="file/out: cannot be written"):
+            save_pipeline(tmp_path / "file" / "out", teacher)
+
+    def test_the_teacher_is_never_replaced(self, sd, tmp_path):
+        teacher = load_teacher(sd, parts=())
+        self.refuse(sd, teacher, "the teacher .* is there", overwrite=True)
+        (tmp_path / "model_index.json").touch()
+        self.refuse(tmp_path, teacher, "the teacher .* is there", overwrite=True)
+
+    def test_a_failure_leaves_everything_as_it_was(self, teacher, sd, tmp_path):
+        save_pipeline(tmp_path / "out", teacher)
+        other = load_teacher(sd, parts=())
+        file = sd / "vae" / "diffusion_pytorch_model.safetensors"
+        file.write_bytes(file.read_bytes()[:-1])
+        before = files_of(tmp_path)
+        with pytest.raises(UserError, match=r"vae/diffusion_pytorch_model\.safetensors: not a whole safetensors file"):
+            save_pipeline(tmp_path / "out", other)
+        assert files_of(tmp_path) == before
+
+    def test_the_earlier_export_comes_back_where_the_new_one_cannot_take_its_place(
+        self, teacher, tmp_path, monkeypatch
+    ):
+        save_pipeline(tmp_path / "out", teacher)
+        before, rename = files_of(tmp_path), os.rename
+
+        def fail_at_the_last_step(source, target):
+            if str(source).endswith(".partial"):
+                raise OSError("disk gone")
+            rename(source, target)
+
+        monkeypatch.setattr(os, "rename", fail_at_the_last_step)
+        with pytest.raises(UserError, match=r"out: cannot be written \(disk gone\)"):
+            save_pipeline(tmp_path / "out", teacher, about={"run": 2})
+        assert files_of(tmp_path) == before
+
+    def test_it_can_be_read_by_those_who_can_read_its_neighbours(self, teacher, tmp_path):
+        (tmp_path / "plain").mkdir()
+        save_pipeline(tmp_path / "out", teacher)
+        assert (tmp_path / "out").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+    def test_what_a_killed_export_has_left_is_cleared_up(self, teacher, tmp_path):
+        for name in (".out.01234567.partial", ".out.89abcdef.replaced", ".other.01234567.partial"):
+            (tmp_path / name).mkdir()
+        save_pipeline(tmp_path / "out", teacher)
+        names = sorted(path.name for path in tmp_path.iterdir() if path.name.startswith("."))
+        assert names == [".other.01234567.partial"]
+        assert (tmp_path / "out" / "model_index.json").is_file()

@@ -1,0 +1,194 @@
+"""The implementations of attention against its formula, in value and gradient, and the choice between them."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax._src.cudnn import fused_attention_stablehlo
+
+from sid_jax.models import Execution
+from sid_jax.models.layers.attention import attend, choose
+from sid_jax.models.layers.attention.chunked import chunked
+from sid_jax.models.layers.attention.kernels import splash
+from sid_jax.models.layers.attention.plain import plain
+
+BFLOAT16, FLOAT32 = jnp.dtype("bfloat16"), jnp.dtype("float32")
+TOLERANCE = {FLOAT32: 1e-5, BFLOAT16: 2e-2}
+
+
+def arrays(length, key_length, head_size, dtype, heads=2):
+    rng = np.random.default_rng(0)
+    shapes = [(2, n, heads, head_size) for n in (length, key_length, key_length, length)]
+    return [jnp.asarray(rng.standard_normal(shape), dtype) for shape in shapes]
+
+
+def formula(query, key, value, causal=False):
+    """Attention as the papers write it, for JAX to differentiate."""
+    logits = jnp.einsum("bqhd,bkhd->bhqk", query, key) / query.shape[-1] ** 0.5
+    logits = jnp.where(jnp.tri(*logits.shape[2:], dtype=bool), logits, -jnp.inf) if causal else logits
+    return jnp.einsum("bhqk,bkhd->bqhd", jax.nn.softmax(logits), value)
+
+
+def with_gradients(function, query, key, value, cotangent):
+    out, pull_back = jax.vjp(function, query, key, value)
+    return out, *pull_back(cotangent)
+
+
+def assert_is_attention(function, *inputs, causal=False):
+    expected = functools.partial(with_gradients, functools.partial(formula, causal=causal))
+    expected = jax.jit(expected)(*(x.astype(jnp.float32) for x in inputs))
+    actual = jax.jit(functools.partial(with_gradients, function))(*inputs)
+    for ours, theirs in zip(actual, expected, strict=True):
+        assert ours.dtype == inputs[0].dtype
+        error = jnp.abs(ours.astype(jnp.float32) - theirs).max() / jnp.abs(theirs).max()
+        assert error <= TOLERANCE[inputs[0].dtype]
+
+
+@pytest.mark.parametrize(("causal", "dtype"), [(False, BFLOAT16), (True, FLOAT32)])
+def test_plain_is_attention(causal, dtype):
+    assert_is_attention(lambda *x: plain(*x, causal), *arrays(12, 9 if not causal else 12, 8, dtype), causal=causal)
+
+
+@pytest.mark.parametrize(
+    ("length", "key_length", "head_size", "dtype"),
+    [
+        (50, 70, 24, FLOAT32),
+        (96, 64, 160, BFLOAT16),
+        pytest.param(5, 3, 8, FLOAT32, marks=pytest.mark.slow),
+        pytest.param(64, 64, 40, BFLOAT16, marks=pytest.mark.slow),
+    ],
+)
+def test_chunked_is_attention(length, key_length, head_size, dtype):
+    assert_is_attention(functools.partial(chunked, chunk=32), *arrays(length, key_length, head_size, dtype))
+
+
+@pytest.mark.parametrize(
+    ("length", "head_size", "dtype"),
+    [
+        (256, 40, FLOAT32),
+        (128, 160, BFLOAT16),
+        pytest.param(384, 80, FLOAT32, marks=pytest.mark.slow),
+        pytest.param(384, 64, BFLOAT16, marks=pytest.mark.slow),
+    ],
+)
+def test_splash_is_attention(length, head_size, dtype):
+    assert_is_attention(functools.partial(splash, interpret=True), *arrays(length, length, head_size, dtype))
+
+
+def test_chunked_holds_no_more_than_chunks():
+    """The same chunk on four times as many positions: four times the memory, where plain has sixteen times as much."""
+
+    def bytes_of(length):
+        inputs = arrays(length, length, 8, FLOAT32, heads=4)
+        function = functools.partial(with_gradients, functools.partial(chunked, chunk=128))
+        return jax.jit(function).lower(*inputs).compile().memory_analysis().temp_size_in_bytes
+
+    assert bytes_of(2048) <= 4.5 * bytes_of(512)
+
+
+LONG, CROSS = (4096, 4096), (4096, 77)
+
+
+@pytest.mark.parametrize(
+    ("platform", "asked", "lengths", "head_size", "dtype", "expected"),
+    [
+        ("gpu", "auto", LONG, 40, BFLOAT16, "cudnn"),
+        ("gpu", "auto", LONG, 40, FLOAT32, "chunked"),
+        ("gpu", "auto", (2048, 2048), 64, FLOAT32, "xla"),
+        ("gpu", "auto", LONG, 160, BFLOAT16, "chunked"),
+        ("gpu", "auto", (256, 256), 160, BFLOAT16, "xla"),
+        ("gpu", "auto", CROSS, 40, BFLOAT16, "xla"),
+        ("gpu", "cudnn", CROSS, 40, BFLOAT16, "xla"),
+        ("gpu", "cudnn", (1024, 1024), 80, BFLOAT16, "cudnn"),
+        ("tpu", "auto", LONG, 40, BFLOAT16, "splash"),
+        ("tpu", "auto", LONG, 160, FLOAT32, "splash"),
+        ("tpu", "auto", (4100, 4100), 40, BFLOAT16, "chunked"),
+        ("tpu", "auto", LONG, 512, FLOAT32, "chunked"),
+        ("tpu", "splash", (64, 64), 160, BFLOAT16, "xla"),
+        ("tpu", "xla", LONG, 40, BFLOAT16, "xla"),
+        ("cpu", "auto", LONG, 40, FLOAT32, "chunked"),
+        ("cpu", "auto", (1024, 1024), 40, FLOAT32, "xla"),
+        ("cpu", "chunked", (1024, 1024), 40, FLOAT32, "chunked"),
+    ],
+)
+def test_the_choice(platform, asked, lengths, head_size, dtype, expected):
+    execution = Execution(asked, platform=platform)
+    assert choose(execution, (1, lengths[0], 8, head_size), lengths[1], dtype) == expected
+
+
+@pytest.mark.parametrize(
+    ("platform", "asked", "length", "head_size", "dtype", "problem"),
+    [
+        ("gpu", "cudnn", 4096, 160, BFLOAT16, "'cudnn' has head sizes that are multiples of 8 up to 128, not 160"),
+        ("gpu", "cudnn", 4096, 40, FLOAT32, "'cudnn' computes in bfloat16 and float16, not in float32"),
+        ("tpu", "splash", 1100, 40, BFLOAT16, "'splash' has lengths that are multiples of 128"),
+    ],
+)
+def test_what_is_asked_for_is_not_replaced(platform, asked, length, head_size, dtype, problem):
+    with pytest.raises(ValueError, match=f"^attention.implementation: {problem}"):
+        choose(Execution(asked, platform=platform), (1, length, 8, head_size), length, dtype)
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        ({"attention": "fast"}, "attention.implementation: 'fast' is not one of auto, xla, chunked, cudnn, splash"),
+        ({"attention": "cudnn", "platform": "tpu"}, "attention.implementation: 'cudnn' is for gpus, not for tpus"),
+        ({"attention": "splash", "platform": "cuda"}, "attention.implementation: 'splash' is for tpus, not for gpus"),
+        ({"long_attention": 0}, "attention.long: 0 is not"),
+    ],
+)
+def test_a_wrong_option_is_an_error(options, problem):
+    with pytest.raises(ValueError, match=f"^{problem}"):
+        Execution(**options)
+
+
+@pytest.mark.parametrize(
+    ("platform", "lowered_for", "calls"),
+    [("gpu", "cuda", ("__cudnn$fmhaSoftmax", "__cudnn$fmhaSoftmaxBackward")), ("tpu", "tpu", ("tpu_custom_call",))],
+)
+def test_kernels_are_called(platform, lowered_for, calls, monkeypatch):
+    """Lowered for devices that are not here."""
+    monkeypatch.setattr(fused_attention_stablehlo, "check_cudnn_version", lambda: 91000)
+    attention = functools.partial(attend, execution=Execution(platform=platform))
+    shapes = [jax.ShapeDtypeStruct((2, 1024, 4, 40), BFLOAT16)] * 4
+    traced = jax.jit(functools.partial(with_gradients, attention)).trace(*shapes)
+    text = traced.lower(lowering_platforms=(lowered_for,)).as_text()
+    for call in calls:
+        assert call in text
+
+
+EIGHT_DEVICES = """
+import functools
+import jax, numpy as np
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from sid_jax.models import Execution
+from sid_jax.models.layers.attention.kernels import splash
+from sid_jax.models.layers.attention.plain import plain
+
+mesh = jax.make_mesh((2, 4), ("data", "fsdp"), axis_types=(AxisType.Auto,) * 2)
+execution = Execution(mesh=mesh)
+query, key, value, cotangent = np.random.default_rng(0).standard_normal((4, 8, 128, 2, 40)).astype(np.float32)
+
+def with_gradients(function, query, key, value):
+    out, pull_back = jax.vjp(function, query, key, value)
+    return out, *pull_back(cotangent)
+
+kernel = functools.partial(execution.by_device, functools.partial(splash, interpret=True))
+batch = NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
+inputs = [jax.device_put(x, batch) for x in (query, key, value)]
+compiled = jax.jit(functools.partial(with_gradients, kernel)).lower(*inputs).compile()
+assert "all-gather" not in compiled.as_text()
+for ours, theirs in zip(compiled(*inputs), with_gradients(plain, query, key, value)):
+    assert ours.sharding.is_equivalent_to(batch, 4), ours.sharding
+    np.testing.assert_allclose(ours, theirs, atol=1e-5 * np.abs(theirs).max())
+
+# Eight devices can't share three samples.
+assert execution.by_device(lambda x: x + 1, query[:3]).shape == (3, 128, 2, 40)
+"""
+
+
+def test_kernels_run_on_their_part_of_the_batch(eight_devices):
+    eight_devices(EIGHT_DEVICES)

@@ -1,0 +1,142 @@
+import json
+import os
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+from PIL import Image
+
+from sid_jax.errors import UserError
+from sid_jax.runtime.run import log as run_log
+from sid_jax.runtime.run.log import RunLog, make_workdir
+
+CONFIG = ConfigDict({"b": 1, "a": {"c": 0.5}})
+
+
+def log_steps(workdir, steps, resumed_step=0):
+    log = RunLog(workdir, CONFIG, resumed_step)
+    for step in steps:
+        log.metrics(step, step * 8, {"loss": jnp.float32(step / 3), "bad": np.nan, "count": step}, {"wait": 0.5})
+    log.close()
+
+
+def lines(file):
+    return [json.loads(line, parse_constant=pytest.fail) for line in file.read_text().splitlines()]
+
+
+def test_metrics_are_json_lines(tmp_path):
+    log_steps(tmp_path, [1, 2])
+    assert lines(tmp_path / "metrics.jsonl")[1] == {
+        "step": 2,
+        "images": 16,
+        "bad": None,
+        "count": 2,
+        "loss": float(np.float32(2 / 3)),
+    }
+
+
+def test_two_equal_runs_write_equal_metrics_and_times_elsewhere(tmp_path):
+    for name in ("a", "b"):
+        log_steps(make_workdir(tmp_path / name), range(1, 5))
+    assert (tmp_path / "a" / "metrics.jsonl").read_bytes() == (tmp_path / "b" / "metrics.jsonl").read_bytes()
+    timing = lines(tmp_path / "a" / "timing.jsonl")
+    assert [line["step"] for line in timing] == [1, 2, 3, 4]
+    assert set(timing[1]) == {
+        "step", "images", "seconds", "steps_per_second", "images_per_second", "host_memory_gb", "wait",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("tail", ["", '{"step": 5, "ima'])
+def test_a_resumed_run_has_each_step_once(tmp_path, tail):
+    log_steps(make_workdir(tmp_path / "whole"), range(1, 7))
+    resumed = make_workdir(tmp_path / "resumed")
+    log_steps(resumed, range(1, 6))
+    with open(resumed / "metrics.jsonl", "a") as file:
+        file.write(tail)
+    log_steps(resumed, range(4, 7), resumed_step=3)
+    whole = (tmp_path / "whole" / "metrics.jsonl").read_bytes()
+    assert (resumed / "metrics.jsonl").read_bytes() == whole
+    assert [line["step"] for line in lines(resumed / "timing.jsonl")] == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_run_that_begins_again_from_nothing_keeps_no_old_lines(tmp_path):
+    log_steps(tmp_path, [1, 2])
+    log_steps(tmp_path, [1])
+    assert [line["step"] for line in lines(tmp_path / "metrics.jsonl")] == [1]
+
+
+def test_a_line_is_on_the_disk_at_once(tmp_path):
+    log = RunLog(tmp_path, CONFIG)
+    log.metrics(1, 8, {"loss": 1.0})
+    assert lines(tmp_path / "metrics.jsonl") == [{"step": 1, "images": 8, "loss": 1.0}]
+    log.close()
+
+
+def test_a_run_in_a_bucket(bucket):
+    workdir = make_workdir(f"{bucket}/runs/a")
+    log_steps(workdir, range(1, 5))
+    log = RunLog(workdir, CONFIG, resumed_step=2)
+    log.metrics(3, 24, {"loss": 1.0})
+    assert [line["step"] for line in lines(workdir / "metrics.jsonl")] == [1, 2]
+    log.flush()
+    assert [line["step"] for line in lines(workdir / "metrics.jsonl")] == [1, 2, 3]
+    log.picture(3, "samples", Image.new("RGB", (4, 4)))
+    log.metrics(4, 32, {"loss": 1.0})
+    log.close()
+    assert [line["step"] for line in lines(workdir / "timing.jsonl")] == [1, 2, 3, 4]
+    assert (workdir / "samples" / "samples-000003.png").read_bytes().startswith(b"\x89PNG")
+    assert json.loads((workdir / "config.json").read_text()) == CONFIG.to_dict()
+
+
+def test_the_config_is_written(tmp_path):
+    RunLog(tmp_path, CONFIG).close()
+    assert json.loads((tmp_path / "config.json").read_text()) == {"a": {"c": 0.5}, "b": 1}
+
+
+def test_pictures_are_files_and_tensorboard_events(tmp_path):
+    log = RunLog(tmp_path, CONFIG)
+    path = log.picture(30, "samples", Image.new("RGB", (12, 8), (1, 2, 3)))
+    log.metrics(30, 240, {"a_scalar": 1.0})
+    log.close()
+    assert os.fspath(path) == str(tmp_path / "samples" / "samples-000030.png")
+    assert Image.open(path).size == (12, 8)
+    events = b"".join(file.read_bytes() for file in (tmp_path / "tensorboard").iterdir())
+    assert b"a_scalar" in events
+    assert b"JFIF" in events
+
+
+def test_other_processes_write_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(run_log.jax, "process_index", lambda: 1)
+    log = RunLog(make_workdir(tmp_path / "run"), CONFIG)
+    log.metrics(1, 8, {"loss": 1.0})
+    log.picture(1, "samples", Image.new("RGB", (1, 1)))
+    log.flush()
+    log.close()
+    assert list((tmp_path / "run").iterdir()) == []
+
+
+def test_a_workdir_is_made_with_its_parents(tmp_path):
+    workdir = make_workdir(str(tmp_path / "a" / "b"))
+    assert list(workdir.iterdir()) == []
+    make_workdir(workdir)
+
+
+@pytest.mark.parametrize("inner", ["", "/below"])
+def test_a_file_in_the_way_is_an_error(tmp_path, inner):
+    (tmp_path / "run").write_text("")
+    path = f"{tmp_path}/run{inner}"
+    with pytest.raises(UserError) as caught:
+        make_workdir(path)
+    assert str(caught.value) == f"workdir {path} can't be made: a file is in its way"
+
+
+def test_an_unwritable_workdir_is_an_error(tmp_path, monkeypatch):
+    def refuse(self, data):
+        raise PermissionError(13, "Permission denied")
+
+    # Not by its mode: tests may run as root, who may write everywhere.
+    monkeypatch.setattr(type(make_workdir(tmp_path)), "write_bytes", refuse)
+    with pytest.raises(UserError) as caught:
+        make_workdir(tmp_path)
+    assert str(caught.value) == f"workdir {tmp_path} can't be written to: Permission denied"

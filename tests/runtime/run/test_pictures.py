@@ -1,0 +1,98 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from sid_jax.runtime.run import pictures
+from sid_jax.runtime.run.pictures import GAP, LINE, enlarge, image_grid, save_png, side_by_side
+
+
+def colours(count, size=32):
+    """One-coloured images, each of a grey level of its own."""
+    levels = np.arange(count, dtype=np.uint8) * 10 + 5
+    return np.broadcast_to(levels[:, None, None, None], (count, size, size, 3)).copy()
+
+
+def grey(picture, x, y):
+    return picture.getpixel((x, y))[0]
+
+
+def test_small_images_are_enlarged_by_a_whole_factor():
+    image = np.arange(2 * 2 * 3, dtype=np.uint8).reshape(1, 2, 2, 3)
+    big = enlarge(image, tile=5)
+    assert big.shape == (1, 6, 6, 3)
+    np.testing.assert_array_equal(big[:, ::3, ::3], image)
+    np.testing.assert_array_equal(big[:, 2::3, 2::3], image)
+    assert enlarge(colours(1, 512)).shape == (1, 512, 512, 3)
+
+
+def test_a_grid_has_the_images_row_by_row():
+    grid = image_grid(colours(5), columns=3, tile=64)
+    assert grid.size == (3 * (64 + GAP) + GAP, 2 * (64 + GAP) + GAP)
+    step = 64 + GAP
+    seen = [grey(grid, GAP + 30 + index % 3 * step, GAP + 30 + index // 3 * step) for index in range(6)]
+    assert seen == [5, 15, 25, 35, 45, 255]
+
+
+def test_a_grid_is_about_square_by_itself():
+    assert image_grid(colours(9)).size == image_grid(colours(9), columns=3).size
+    assert image_grid(colours(1)).size == image_grid(colours(1), columns=4).size
+
+
+def test_captions_are_below_the_images():
+    plain = image_grid(colours(2), columns=2, tile=64)
+    captioned = image_grid(colours(2), columns=2, captions=["seven", ""], tile=64)
+    assert captioned.size == (plain.width, plain.height + LINE)
+    text = np.asarray(captioned)[GAP + 64 : GAP + 64 + LINE]
+    assert text[:, :70].min() < 100
+    assert text[:, 70:].min() == 255
+
+
+def test_two_blocks_have_a_row_for_each_prompt():
+    picture = side_by_side(colours(6), colours(4), ("teacher", "student"), ["a", "b"], tile=64, prompt_width=100)
+    pixels = np.asarray(picture)[..., 0]
+    rows = [pixels.shape[0] - (2 - row) * (64 + GAP) + 32 for row in range(2)]
+    left = [[pixels[y, 100 + column * (64 + GAP) + 32] for column in range(3)] for y in rows]
+    right_start = 100 + 3 * (64 + GAP) + 4 * GAP
+    right = [[pixels[y, right_start + column * (64 + GAP) + 32] for column in range(2)] for y in rows]
+    assert left == [[5, 15, 25], [35, 45, 55]]
+    assert right == [[5, 15], [25, 35]]
+    for y in rows:
+        assert pixels[y - 20 : y + 20, :90].min() < 100  # the prompt
+    titles = pixels[: rows[0] - 32 - GAP]
+    assert titles[:, 100:right_start].min() < 100
+    assert titles[:, right_start:].min() < 100
+    assert titles[:, :96].min() == 255
+
+
+def test_a_long_prompt_stays_in_its_row():
+    short, long = (
+        side_by_side(colours(1), colours(1), ("a", "b"), [prompt], tile=64) for prompt in ("x", "many words " * 99)
+    )
+    assert short.size == long.size
+    column = np.asarray(long)[-64 - GAP :, :180]
+    assert column[:, -8:].min() == 255
+
+
+def test_a_word_that_is_wider_than_its_tile_is_broken():
+    captioned = image_grid(colours(2), columns=2, captions=["w" * 30, ""], tile=64)
+    assert np.asarray(captioned)[GAP + 64 :, GAP + 64 + 2 :].min() == 255
+
+
+def test_images_that_prompts_cannot_share_are_a_defect():
+    with pytest.raises(ValueError, match="3 images can't be shared by 2 prompts"):
+        side_by_side(colours(3), colours(2), ("a", "b"), ["x", "y"])
+
+
+def test_a_png_is_whole_or_not_there(tmp_path, monkeypatch):
+    path = tmp_path / "a.png"
+    save_png(colours(1)[0], path)
+    np.testing.assert_array_equal(np.asarray(Image.open(path)), colours(1)[0])
+    assert [file.name for file in tmp_path.iterdir()] == ["a.png"]
+
+    def fail(*arguments):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(pictures, "write_whole", fail)
+    with pytest.raises(OSError, match="disk full"):
+        save_png(colours(2)[1], path)
+    np.testing.assert_array_equal(np.asarray(Image.open(path)), colours(1)[0])

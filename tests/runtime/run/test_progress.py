@@ -1,0 +1,74 @@
+import io
+import os
+
+from sid_jax.runtime.run import progress
+from sid_jax.runtime.run.progress import Progress
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_a_file_gets_plain_lines_now_and_then():
+    file = io.StringIO()
+    bar = Progress(800, file=file, plain_seconds=0)
+    bar.update(80, {"loss": 1.23456})
+    bar.update(160)
+    bar.close()
+    first, second, last = file.getvalue().splitlines()
+    assert first.startswith("10%: 80/800 images, ")
+    assert "images/s" in first
+    assert "left, loss=1.235" in first
+    assert second.startswith("20%: 160/800 images, ")
+    assert "loss=1.235" in second
+    assert last.startswith("20%: ")
+    assert "\r" not in file.getvalue()
+
+
+def test_a_file_gets_no_line_for_each_update():
+    file = io.StringIO()
+    bar = Progress(1000, file=file, plain_seconds=1e9)
+    for images in range(1, 1001):
+        bar.update(images)
+    bar.close()
+    assert len(file.getvalue().splitlines()) == 1
+    assert file.getvalue().startswith("100%: 1000/1000 images")
+
+
+def test_a_terminal_gets_a_bar():
+    file = Terminal()
+    bar = Progress(800, file=file)
+    bar.update(400, {"loss": float("nan")})
+    bar.say("wrote a grid")
+    bar.close()
+    assert "\r" in file.getvalue()
+    assert "400/800 images" in file.getvalue()
+    assert "loss=nan" in file.getvalue()
+    assert "wrote a grid\n" in file.getvalue()
+
+
+def test_a_terminal_without_lines_gets_plain_lines():
+    master, slave = os.openpty()
+    with open(slave, "w") as file:
+        Progress(800, done=400, file=file).close()
+        shown = os.read(master, 1000).decode()
+    os.close(master)
+    assert shown.startswith("50%: 400/800 images")
+
+
+def test_a_resumed_run_starts_where_it_was():
+    file = io.StringIO()
+    bar = Progress(800, done=400, file=file)
+    bar.close()
+    assert file.getvalue().startswith("50%: 400/800 images")
+
+
+def test_other_processes_are_silent(monkeypatch):
+    monkeypatch.setattr(progress.jax, "process_index", lambda: 1)
+    file = io.StringIO()
+    bar = Progress(800, file=file, plain_seconds=0)
+    bar.update(80, {"loss": 1.0})
+    bar.say("text")
+    bar.close()
+    assert file.getvalue() == ""

@@ -1,0 +1,70 @@
+import json
+import logging
+
+import pytest
+
+from sid_jax import config as settings
+from sid_jax.errors import UserError
+from sid_jax.runtime.cli import config_file
+from sid_jax.runtime.run.resume import check_same_training, training_differences
+
+
+def saved():
+    return json.loads(config_file.to_json(settings.default()))
+
+
+def changed(**flat):
+    config = settings.default()
+    config.update_from_flattened_dict({key.replace("__", "."): value for key, value in flat.items()})
+    return config
+
+
+def test_the_same_config_goes_on():
+    assert training_differences(saved(), settings.default()) == {}
+    check_same_training(saved(), settings.default(), "runs/a")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"images": 20_000_000},
+        {"log_every": 1},
+        {"sample_every": 1},
+        {"checkpoint_every": 1},
+        {"keep_checkpoints": 5, "keep_every": 100, "keep_best": 1, "checkpoint_minutes": 10.0},
+        {"prompts": "elsewhere/prompts.txt"},
+        {"wandb__project": "sid"},
+        {"evaluate__samples": 10},
+        {"mesh__fsdp": 8},
+    ],
+)
+def test_what_does_not_change_the_training_may_differ(change):
+    assert training_differences(saved(), changed(**change)) == {}
+
+
+def test_what_changes_the_training_is_shown():
+    config = changed(sid__alpha=1.2, guidance__kappa1=2.0, batch=64)
+    assert training_differences(saved(), config) == {
+        "batch": (512, 64),
+        "guidance.kappa1": (None, 2.0),
+        "sid.alpha": (1.0, 1.2),
+    }
+    with pytest.raises(UserError) as caught:
+        check_same_training(saved(), config, "runs/a")
+    assert str(caught.value) == (
+        "runs/a has a run with other settings: batch was 512 and is 64, guidance.kappa1 was null and is 2.0, "
+        "sid.alpha was 1.0 and is 1.2; set them back, or use another --workdir, or --resume=force to go on with them"
+    )
+
+
+def test_a_key_that_one_of_them_lacks_is_a_difference():
+    older = saved()
+    del older["seed"]
+    older["sid"]["beta"] = 3
+    assert training_differences(older, settings.default()) == {"seed": ("unset", 0), "sid.beta": (3, "unset")}
+
+
+def test_forced_differences_are_told(caplog):
+    with caplog.at_level(logging.WARNING, logger="sid_jax"):
+        check_same_training(saved(), changed(sid__alpha=1.2), "runs/a", force=True)
+    assert caplog.messages == ["going on with other settings, as --resume=force asks: sid.alpha was 1.0 and is 1.2"]

@@ -1,0 +1,114 @@
+"""When checkpoints are saved, and what happens when one can't be: with checkpoints in memory."""
+
+import logging
+
+import jax.numpy as jnp
+import pytest
+
+import sid_jax.config
+from sid_jax.errors import UserError
+from sid_jax.runtime.run.checkpoints import SaveError
+from sid_jax.runtime.run.saving import Saving
+from sid_jax.runtime.run.window import Window
+
+
+class InMemory:
+    """Checkpoints that are complete when they are waited for; those in `failing` can't be written."""
+
+    saving = False
+
+    def __init__(self, failing=()):
+        self.steps, self._begun, self._failing = [], [], failing
+
+    def save(self, step, state, position, config, metrics):
+        self._begun.append(step)
+
+    def wait(self):
+        begun, self._begun = self._begun, []
+        for step in begun:
+            if step in self._failing:
+                raise SaveError(f"the checkpoint of update {step} can't be written: no space")
+            self.steps.append(step)
+        return 2.5 if begun else None
+
+    def latest(self):
+        return max(self.steps, default=None)
+
+
+class Log:
+    """A log that can be written while `full` is false."""
+
+    full = False
+
+    def flush(self):
+        if self.full:
+            raise OSError(28, "No space left on device")
+
+
+def saving_with(checkpoints, log=None, **settings):
+    config = sid_jax.config.default()
+    config.update(checkpoint_every=2, **settings)
+    return Saving(checkpoints, log or Log(), config)
+
+
+def window(loss=1.0):
+    made = Window(batch=8)
+    names = ("fake_loss", "generator_loss", "dropped_fake", "dropped_generator")
+    made.add({name: jnp.float32(loss if "loss" in name else 0) for name in names})
+    return made
+
+
+def run(saving, steps, bad=()):
+    for step in range(1, steps + 1):
+        if saving.due(step) or step == steps:
+            saving.save(step, None, {}, window(float("nan") if step in bad else 1.0), {})
+
+
+def test_how_long_a_checkpoint_took_is_logged_once():
+    saving = saving_with(InMemory())
+    saving.save(2, None, {}, window(), {})
+    assert saving.look() == {"checkpoint_seconds": 2.5}
+    assert saving.look() == {}
+
+
+def test_a_run_goes_on_without_a_checkpoint_that_cannot_be_written(caplog):
+    checkpoints = InMemory(failing=[4])
+    saving = saving_with(checkpoints)
+    with caplog.at_level(logging.WARNING, logger="sid_jax"):
+        run(saving, 7)
+        saving.finish(7)
+    assert checkpoints.steps == [2, 6, 7]
+    assert caplog.messages == ["the checkpoint of update 4 can't be written: no space; the run goes on"]
+
+
+def test_or_stops():
+    saving = saving_with(InMemory(failing=[4]), on_failed_save="stop")
+    with pytest.raises(UserError, match=r"^the checkpoint of update 4 can't be written: no space; make space"):
+        run(saving, 7)
+
+
+def test_no_checkpoint_without_the_lines_before_it(caplog):
+    checkpoints, log = InMemory(), Log()
+    saving = saving_with(checkpoints, log)
+    log.full = True
+    saving.save(2, None, {}, window(), {})
+    log.full = False
+    saving.save(4, None, {}, window(), {})
+    saving.finish(4)
+    assert checkpoints.steps == [4]
+    assert "the checkpoint of update 2 can't be written: No space left on device; the run goes on" in caplog.text
+
+
+def test_no_checkpoint_while_losses_are_not_finite():
+    checkpoints = InMemory()
+    saving = saving_with(checkpoints)
+    run(saving, 7, bad=[4, 5])
+    saving.finish(7)
+    assert checkpoints.steps == [2, 6, 7]
+
+
+def test_a_run_that_ends_without_its_checkpoint_says_so():
+    saving = saving_with(InMemory(failing=[7]))
+    run(saving, 7)
+    with pytest.raises(UserError, match=r"^update 7 was reached and has no checkpoint, .* the newest is of update 6"):
+        saving.finish(7)

@@ -1,0 +1,57 @@
+import importlib.util
+
+import pytest
+from etils import epath
+
+from sid_jax.errors import UserError
+from sid_jax.runtime.storage.files import absolute, is_remote, refuse_links_out, write_whole
+
+
+def test_a_file_is_replaced_as_a_whole(tmp_path, monkeypatch):
+    file = tmp_path / "a.txt"
+    write_whole(file, "old")
+    write_whole(str(file), "new ü".encode())
+    assert file.read_text() == "new ü"
+    assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
+
+    def fail(self, data):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(type(epath.Path(file)), "write_bytes", fail)
+    with pytest.raises(OSError, match="disk full"):
+        write_whole(file, "newer")
+    assert file.read_text() == "new ü"
+
+
+def test_a_path_is_absolute_on_a_disk_or_in_a_bucket(tmp_path, monkeypatch, bucket):
+    monkeypatch.chdir(tmp_path)
+    assert absolute("a/b") == tmp_path / "a" / "b"
+    assert str(absolute(f"{bucket}/a")) == f"{bucket}/a"
+
+
+def test_a_bucket_without_what_reads_it_is_an_error(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"^gs://bucket/a is in a bucket, which needs gcsfs: pip install gcsfs$"):
+        absolute("gs://bucket/a")
+
+
+def test_a_bucket_is_remote():
+    assert is_remote("gs://bucket/run")
+    assert is_remote(epath.Path("gs://bucket/run") / "a")
+    assert not is_remote("runs/a")
+
+
+def test_links_that_lead_out_of_a_folder_are_refused(tmp_path, bucket):
+    folder, outside = tmp_path / "run", tmp_path / "outside"
+    (folder / "checkpoints").mkdir(parents=True)
+    outside.mkdir()
+    (folder / "inner").symlink_to(folder / "checkpoints")
+    refuse_links_out(epath.Path(folder))
+    refuse_links_out(epath.Path(bucket))
+    for link in (folder / "samples", folder / "checkpoints" / "20"):
+        link.symlink_to(outside)
+        with pytest.raises(UserError, match=f"^{link} is a link out of {folder}"):
+            refuse_links_out(epath.Path(folder))
+        link.unlink()
+    (tmp_path / "link").symlink_to(folder)  # what the user names may be one
+    refuse_links_out(epath.Path(tmp_path / "link"))
