@@ -105,9 +105,9 @@ def _open_strangers(teacher: Path, folder: Path, draw: random.Random) -> dict[st
     import resource
 
     from sid_jax.errors import UserError
-    from sid_jax.families.stable_diffusion import load_teacher
+    from sid_jax.experiment.student import open_model
 
-    load_teacher(teacher)
+    open_model(str(teacher))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     counts: dict[str, Any] = {"refused": 0, "opened": 0, "failed": []}
     names = sorted(file.relative_to(teacher) for file in teacher.rglob("*") if file.is_file())
@@ -117,8 +117,7 @@ def _open_strangers(teacher: Path, folder: Path, draw: random.Random) -> dict[st
         file = folder / draw.choice(names)
         _change(file, draw)
         try:
-            loaded = load_teacher(folder)
-            [component.params for component in loaded.components.values()]
+            open_model(str(folder))
             counts["opened"] += 1
         except UserError as error:
             counts["refused" if "\n" not in str(error) else "failed"] += 1

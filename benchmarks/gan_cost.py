@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 
 import sid_jax.config
-from sid_jax.experiment.networks import latent_shape, networks_of
+from sid_jax.experiment.networks import networks_of
 from sid_jax.planning import hlo, targets
 from sid_jax.planning.compile import compile_for
 from sid_jax.planning.cost import cost_of
@@ -63,16 +63,16 @@ def flops(config, target):
 
 
 def encoder_flops(config):
-    """Operations of the encoder for an image: the UNet's to its bottleneck."""
+    """Operations of the encoder for an image: the UNet's to its bottleneck, and the logits."""
     teacher = build_program(config, jax.devices()[:1]).teacher
-    x_t = jax.ShapeDtypeStruct((1, *latent_shape(teacher, config.resolution)), jnp.float32)
+    x_t = jax.ShapeDtypeStruct((1, *teacher.space.shape(config.resolution)), jnp.float32)
     t = jax.ShapeDtypeStruct((1,), jnp.int32)
-    network = networks_of(teacher, config.resolution).unet_with_bottleneck
+    network = networks_of(teacher, config.resolution).discriminator
 
     def encoder(params, x_t, t, cond):
-        return network(params, x_t, t, cond)[1]
+        return network(params, x_t, t, cond, None)[1]
 
-    lowered = jax.jit(encoder).lower(teacher.unet.params, x_t, t, condition(teacher, config.resolution, 1))
+    lowered = jax.jit(encoder).lower(teacher.denoiser.whole, x_t, t, condition(teacher, config.resolution, 1))
     return cost_of(hlo.parse(lowered.as_text(dialect="hlo"))).flops
 
 

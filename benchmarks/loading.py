@@ -21,11 +21,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sid_jax.experiment.build import new_state
-from sid_jax.families.published import published
+from sid_jax.experiment.networks import new_state
+from sid_jax.families.published import PublishedConfigs
 from sid_jax.formats.safetensors_files import write_weights
 from sid_jax.formats.state_dict import Stored, layout
-from sid_jax.models.registry import NETWORKS
+from sid_jax.models.registry import NETWORK_TYPES
 from sid_jax.runtime.cli import command_line
 from sid_jax.runtime.devices import mesh as meshes
 from sid_jax.teachers import build, open_component
@@ -67,14 +67,14 @@ def main(argv=None):
 
 def write_unet(folder, width):
     """Writes the network, a tensor at a time, and returns how many parameters it has."""
-    fields = published("sd15").unet.config_json
+    fields = PublishedConfigs("sd15").config("unet")
     channels = [channels // width for channels in fields["block_out_channels"]]
     component = build(CLASS, {**fields, "block_out_channels": channels})
     (folder / "config.json").write_text(json.dumps(component.config_json))
     stored = {name: Stored(slot.shape, "float32") for name, slot in layout(component.module).items()}
     rng = np.random.default_rng(0)
     tensors = ((name, rng.standard_normal(entry.shape, np.float32)) for name, entry in stored.items())
-    write_weights(folder, NETWORKS[CLASS].stem, stored, tensors)
+    write_weights(folder, NETWORK_TYPES[CLASS].stem, stored, tensors)
     return sum(leaf.size for leaf in jax.tree.leaves(component.params))
 
 

@@ -171,7 +171,8 @@ def numerics(runs: Runs, draw: random.Random, times: int) -> list[Row]:
     process.until(lambda: process.saved() >= EVERY)
     process.send(signal.SIGTERM)
     good = process.saved()
-    huge = ("--resume=force", "--config.optimizer.lr=1e30", "--config.optimizer.glr=1e30", "--config.max_bad_steps=5")
+    rates = ("--config.optimizer.fake_lr=1e30", "--config.optimizer.generator_lr=1e30")
+    huge = ("--resume=force", *rates, "--config.max_bad_steps=5")
     code = (process := runs.start(workdir, *huge)).wait()
     line = process.output.read_text().splitlines()[-1].removeprefix("error: ").partition(";")[0]
     kept = so(process.saved() == good, f"kept the checkpoint of update {good}")

@@ -19,9 +19,8 @@ import jax.numpy as jnp
 import optax
 
 import sid_jax.config
-from sid_jax.experiment import build
-from sid_jax.experiment.networks import latent_shape, networks_of
-from sid_jax.families.published import abstract_teacher
+from sid_jax.experiment.build import describe_teacher
+from sid_jax.experiment.networks import networks_of
 from sid_jax.planning import targets
 from sid_jax.planning.compile import compile_for
 from sid_jax.planning.cost import KERNEL_SHARE
@@ -39,8 +38,7 @@ def main(argv=None):
     arguments, config = command_line.parse_with_config(parser, argv, sid_jax.config.default())
     target = targets.parse(arguments.target)
     mesh = meshes.make_mesh(1, -1, target.open())
-    teacher, _ = abstract_teacher(config.teacher)
-    teacher = build.configured(teacher, config, mesh)
+    teacher, _ = describe_teacher(config, mesh)
 
     lowered = lower(teacher, config, mesh, adam=arguments.adam)
     compiled = compile_for(target, lowered)
@@ -72,16 +70,16 @@ def table(target, compiled, floor):
 def lower(teacher, config, mesh, *, adam):
     """The lowered function of the parameters (and moments) and a batch."""
     networks = networks_of(teacher, config.resolution, mesh)
-    params = teacher.unet.params
+    params = teacher.denoiser.params
     split = meshes.parameter_shardings(params, mesh)
     state = placed(params, split)
     batch = meshes.batch_sharding(mesh)
-    x_t = jax.ShapeDtypeStruct((config.batch, *latent_shape(teacher, config.resolution)), jnp.float32, sharding=batch)
+    x_t = jax.ShapeDtypeStruct((config.batch, *teacher.space.shape(config.resolution)), jnp.float32, sharding=batch)
     t = jax.ShapeDtypeStruct((config.batch,), jnp.int32, sharding=batch)
     cond = placed(condition(teacher, config.resolution, config.batch), batch)
 
     def loss(params, x_t, t, cond):
-        prediction = networks.unet(params, x_t, t, cond).astype(jnp.float32)
+        prediction = networks.denoiser(params, x_t, t, cond, None).astype(jnp.float32)
         return jnp.mean(jnp.square(prediction - x_t))
 
     def train(params, moments, *inputs):

@@ -17,6 +17,8 @@ def get_config():
     c.images = 51_200  # 800 updates
     c.batch = 64
 
+    c.sid.t_init = 625
+
     # Only the teacher is guided, and less than it is at its best. Guiding the fake network too ("lsg") costs 18 passes
     # of the UNet an update, this 13, and in the same time the student comes closer to the digits.
     c.guidance.strategy = "none"
@@ -24,8 +26,8 @@ def get_config():
 
     # A few hundred times fewer images than published runs: larger steps, a fake network that keeps up with the
     # generator, and an average over an eighth of the run, whose single states differ by more than they improve.
-    c.optimizer.lr = 6e-4
-    c.optimizer.glr = 1.5e-4
+    c.optimizer.fake_lr = 6e-4
+    c.optimizer.generator_lr = 1.5e-4
     c.optimizer.eps = 1e-8
     c.ema.half_life = 8_000
     c.ema.ramp_up = 0.2

@@ -17,7 +17,7 @@ def get_config():
     # With more steps the student is at its best with less guidance. One network learns four tasks, a different one at
     # each update, so it takes smaller steps and a longer average.
     c.guidance.kappa4 = 1.12
-    c.optimizer.glr = 1e-4
+    c.optimizer.generator_lr = 1e-4
     c.ema.half_life = 12_000
     c.ema.ramp_up = 0.25
     return c

@@ -30,8 +30,8 @@ def get_config():
     c.guidance.strategy = "lsg"
     c.guidance.scale = 1.5
 
-    c.optimizer.lr = 1e-6
-    c.optimizer.glr = 1e-6
+    c.optimizer.fake_lr = 1e-6
+    c.optimizer.generator_lr = 1e-6
     c.optimizer.eps = 1e-6  # mixed precision
     c.ema.half_life = 50_000
     c.precision.compute = "bfloat16"

@@ -1,8 +1,12 @@
 """Every setting of a run, with its default: the schema that the files in `configs/` fill in.
 
 A config file is a Python file with `get_config()`, which starts from `default()` and changes what its run needs.
-The types of the values below are the types that `--config.x=y` accepts.
+The types of the values below are the types that `--config.x=y` accepts. A common part is the same for all teachers.
+Each family of teachers has a section of its own, and a key that a family has not does not exist there.
 """
+
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from ml_collections import ConfigDict, config_dict
 
@@ -10,38 +14,37 @@ from sid_jax.errors import UserError
 from sid_jax.runtime.run.retention import Keep
 
 
-def default() -> ConfigDict:
-    """The published settings for Stable Diffusion 1.5 in one step (SiD-LSG, Zhou et al. 2025, arXiv 2406.01561)."""
-    c = ConfigDict()
-    c.seed = 0
+def default(family: str = "stable_diffusion") -> ConfigDict:
+    """Every setting for teachers of a family; its defaults are published settings (see the sections below).
 
-    # What is distilled, and from which prompts.
-    c.teacher = "stable-diffusion-v1-5/stable-diffusion-v1-5"  # a diffusers folder, or a hub id
-    c.variant = ""  # "fp16" reads *.fp16.safetensors
-    c.revision = "main"  # branch, tag or commit of a hub id
+    Raises:
+      UserError: there is no such family.
+    """
+    if family not in SECTIONS:
+        raise UserError(f"config key family is {family!r}: use one of {', '.join(SECTIONS)}")
+    c = _common()
+    c.family = family
+    SECTIONS[family](c)
+    return c
+
+
+def schema_of(config: Mapping[str, Any]) -> ConfigDict:
+    """The schema of a config, by the family that it names; those from before there were several name none."""
+    return default(config.get("family", "stable_diffusion"))
+
+
+def _stable_diffusion(c: ConfigDict) -> None:
+    """Stable Diffusion 1.5 in one step (SiD-LSG, Zhou et al. 2025, arXiv 2406.01561)."""
     c.prompts = ""  # a text file, one prompt a line
-    c.resolution = 512  # pixels; height and width of the images
 
     # Text is encoded in every update; or once, into a cache, and the text encoders leave the devices.
     c.text = ConfigDict()
     c.text.precompute = False
     c.text.cache = ""  # a folder on a disk; empty: in the workdir
 
-    # How long, and how much at once.
-    c.images = 10_000_000  # generated images that the generator is trained on
-    c.batch = 512  # images an update, over all devices
-    c.accumulation = 1  # parts that a batch is processed in, one after the other
-
-    # The generator (sections 2 and 4 of the method) and the loss (section 5).
-    c.sid = ConfigDict()
-    c.sid.num_steps = 1  # K, the steps that the student is sampled with
-    c.sid.t_init = 625  # time of the first step, in [0, 1000)
-    c.sid.noise = "fresh"  # "fresh" | "fixed" | "ddim": the noise of the steps after the first
+    c.sid.t_init = config_dict.placeholder(int)  # None: 625 of 1000 times for one step, the last time for several
     c.sid.t_min = 20  # times of both losses are uniform in [t_min, t_max)
     c.sid.t_max = 980
-    c.sid.alpha = 1.0
-    c.sid.weighting = "sid"
-    c.sid.loss_scale = 1.0  # factor of the generator's loss
 
     # Guidance (section 3): a named strategy, and each scale by itself where it is set.
     c.guidance = ConfigDict()
@@ -50,6 +53,38 @@ def default() -> ConfigDict:
     for name in ("kappa1", "kappa2", "kappa3", "kappa4"):
         c.guidance[name] = config_dict.placeholder(float)  # None: what the strategy says
     c.guidance.prompt_dropout = config_dict.placeholder(float)  # None: 0.1 with "lsg", else 0
+
+
+SECTIONS: dict[str, Callable[[ConfigDict], None]] = {"stable_diffusion": _stable_diffusion}
+"""What each family adds to the common part, and changes in it."""
+
+
+def _common() -> ConfigDict:
+    """What is the same for teachers of all families."""
+    c = ConfigDict()
+    c.seed = 0
+
+    # What is distilled.
+    c.family = ""  # of the teacher; it decides which other keys there are
+    c.teacher = "stable-diffusion-v1-5/stable-diffusion-v1-5"  # a diffusers folder, or a hub id
+    c.variant = ""  # "fp16" reads *.fp16.safetensors
+    c.revision = "main"  # branch, tag or commit of a hub id
+    c.resolution = 512  # pixels; height and width of the images
+
+    # How long, and how much at once.
+    c.images = 10_000_000  # generated images that the generator is trained on
+    c.batch = 512  # images an update, over all devices
+    c.accumulation = 1  # micro-batches that a batch is processed in, one after the other
+
+    # The generator (sections 2 and 4 of the method) and the loss (section 5).
+    c.sid = ConfigDict()
+    c.sid.num_steps = 1  # K, the steps that the student is sampled with
+    c.sid.noise = "fresh"  # "fresh" | "fixed" | "ddim": the noise of the steps after the first
+    c.sid.first = "scaled"  # what the first step is given: "scaled" noise, as published, or "unit", as for LCM
+    c.sid.times = "uniform"  # the law of the times of both losses
+    c.sid.alpha = 1.0
+    c.sid.weighting = "sid"
+    c.sid.loss_scale = 1.0  # factor of the generator's loss
 
     # The diffusion GAN (section 6), with real image-text pairs; without weights there is none. Counted in images.
     c.gan = ConfigDict()
@@ -67,8 +102,8 @@ def default() -> ConfigDict:
 
     # Adam with beta1 = 0, and the exponential moving average of the generator.
     c.optimizer = ConfigDict()
-    c.optimizer.lr = 1e-6  # of the fake network
-    c.optimizer.glr = 1e-6  # of the generator
+    c.optimizer.fake_lr = 1e-6  # learning rate of the fake network
+    c.optimizer.generator_lr = 1e-6  # learning rate of the generator
     c.optimizer.beta2 = 0.999
     c.optimizer.eps = 1e-6
     c.optimizer.clip_value = config_dict.placeholder(float)  # largest entry of a gradient; 1 in pure bf16
@@ -126,13 +161,17 @@ def default() -> ConfigDict:
     c.evaluate.metric = ""  # a metric network, such as "bundled:digits_metric"; empty: no table
     c.evaluate.every = 0  # updates, a multiple of log_every: measures the student for metrics.jsonl; 0: not
     c.evaluate.samples = 2000
-    c.evaluate.teacher_steps = 50  # DDIM steps
+    c.evaluate.teacher_steps = 50  # steps of the teacher's sampler
     c.evaluate.teacher_guidance = 7.5  # of classifier-free guidance
     return c
 
 
 def check(config: ConfigDict) -> None:
-    """Raises UserError for a setting of when and what a run writes that makes no sense."""
+    """Checks the settings of when a run writes what.
+
+    Raises:
+      UserError: one of them makes no sense.
+    """
     for key in ("images", "log_every", "sample_every", "checkpoint_every", "max_bad_steps", "sample_images"):
         if config[key] < 1:
             raise UserError(f"config key {key} is {config[key]}: use a positive number")
@@ -145,4 +184,4 @@ def check(config: ConfigDict) -> None:
         raise UserError(f"config key evaluate.every is {every}: use 0, or a multiple of log_every")
     if every and not config.evaluate.metric:
         raise UserError("config key evaluate.metric is empty, and evaluate.every needs one: name a metric network")
-    Keep.of(config)
+    Keep.from_config(config.to_dict())

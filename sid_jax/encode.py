@@ -21,7 +21,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = command_line.Parser("python -m sid_jax.encode", __doc__, EPILOG)
     parser.add_argument("--out", metavar="DIR", required=True, help="folder of the cache")
     parser.add_argument("--batch", metavar="N", type=int, default=16, help="images at a time (default: 16)")
-    arguments, config = command_line.parse_with_config(parser, argv, sid_jax.config.default())
+    arguments, config = command_line.parse_with_config(parser, argv, sid_jax.config.schema_of)
     encode(config, Path(arguments.out), arguments.batch)
 
 

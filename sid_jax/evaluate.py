@@ -8,7 +8,6 @@ from sid_jax.errors import UserError
 from sid_jax.evaluation.measure import evaluate, open_metric
 from sid_jax.evaluation.report import as_text, write_json
 from sid_jax.experiment.student import open_model, open_run
-from sid_jax.families.stable_diffusion import Teacher
 from sid_jax.runtime.cli import command_line
 
 EPILOG = """\
@@ -33,9 +32,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     if arguments.run:
         student = open_run(arguments.run)
     else:
-        student = open_model(arguments.model)
-        if isinstance(student, Teacher):
+        found_student = open_model(arguments.model).student
+        if found_student is None:
             raise UserError(f"{arguments.model} is not a student that sid_jax.export wrote: there is none to measure")
+        student = found_student
     samples = student.config.evaluate.samples if arguments.samples is None else arguments.samples
     found = evaluate(student, open_metric(student.config, samples), samples)
     print(as_text(found))

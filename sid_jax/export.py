@@ -22,7 +22,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", metavar="FOLDER", required=True, help="the folder to write")
     parser.add_argument("--overwrite", action="store_true", help="replace a pipeline that export did not write")
     arguments = parser.parse_args(argv)
-    student = open_run(arguments.run, parts=(), fetch=("vae", "text_encoders"))
+    student = open_run(arguments.run)
     export(student, arguments.out, overwrite=arguments.overwrite)
     print(f"wrote {arguments.out}; its README.md shows how to open it in PyTorch")
 

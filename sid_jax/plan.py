@@ -7,7 +7,7 @@ Stable Diffusion takes 6 to 20 minutes and, for GPUs, 7 to 10 GB of memory, for 
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--full-effort", action="store_true", help="let the compiler take its time, as in training")
     parser.add_argument("--json", metavar="FILE", help="write the figures here too")
     parser.add_argument("--hlo", metavar="FILE", help="write the compiled program's text here")
-    arguments, config = command_line.parse_with_config(parser, argv, sid_jax.config.default())
+    arguments, config = command_line.parse_with_config(parser, argv, sid_jax.config.schema_of)
     _stay_on_the_cpu()
     for file in filter(None, (arguments.json, arguments.hlo)):
         if not Path(file).absolute().parent.is_dir():
@@ -78,7 +78,10 @@ def _plan(config: ConfigDict, target: targets.Target, *, quick: bool) -> tuple[d
     return measure(config, target, program, compiled), compiled
 
 
-def _find_batch(config: ConfigDict, chips: int, plan, first):
+Plan = tuple[dict[str, Any], Compiled]
+
+
+def _find_batch(config: ConfigDict, chips: int, plan: Callable[[ConfigDict], Plan], first: Plan) -> Plan:
     """The plan of the most images a chip that fit, by doubling and then halving the interval; else the first one."""
     tried = {config.batch // (config.accumulation * chips): first}
 
@@ -91,7 +94,7 @@ def _find_batch(config: ConfigDict, chips: int, plan, first):
         print(
             f"  {images} images a chip: {figures['bytes_per_chip']['peak'] / 1e9:.2f} GB", file=sys.stderr, flush=True
         )
-        return figures["fits"]
+        return bool(figures["fits"])
 
     largest, too_many = 0, next(iter(tried))
     while fits(too_many):

@@ -1,5 +1,6 @@
 """Makes pictures of prompts with a distilled student, or with any Stable Diffusion folder."""
 
+import argparse
 import dataclasses
 import sys
 from collections.abc import Sequence
@@ -7,15 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
-from sid_jax.data.prompts import read_prompts
-from sid_jax.errors import UserError
-from sid_jax.experiment import build
-from sid_jax.experiment.images import TextToImage
-from sid_jax.experiment.student import Student, open_model, open_run
+from sid_jax.errors import UserError, user_errors_from
+from sid_jax.experiment.images import ImageProgram
+from sid_jax.experiment.student import Model, Student, open_model, open_run
 from sid_jax.runtime.cli import command_line
 from sid_jax.runtime.run.pictures import image_grid, save_png
-from sid_jax.sid import VP
-from sid_jax.teachers.samplers.ddim import DDIM
+from sid_jax.sid import FewStep
 
 EPILOG = """\
 Writes 0000.png, 0001.png, ... (N pictures of the first prompt, then of the second, ...) and grid.png, a row a prompt.
@@ -33,7 +31,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--run", metavar="DIR", help="the folder of a run: its newest checkpoint")
     source.add_argument("--model", metavar="FOLDER", help="a folder that sid_jax.export wrote, or another pipeline's")
-    parser.add_argument("--prompts", metavar="TEXT_OR_FILE", required=True, help="a prompt, or a file with one a line")
+    wanted = parser.add_mutually_exclusive_group(required=True)
+    wanted.add_argument("--prompts", dest="asked", metavar="TEXT_OR_FILE", help="a prompt, or a file with one a line")
+    wanted.add_argument("--classes", dest="asked", metavar="CLASSES", help="of a class-conditional model: 0-9, or 1,3")
     parser.add_argument("--n", metavar="N", type=int, default=1, help="pictures of each prompt (default: 1)")
     parser.add_argument("--steps", metavar="K", type=int, help="steps (default: as trained; 50 for a teacher)")
     parser.add_argument("--guidance", metavar="S", type=float, help="guidance of a teacher (default: 7.5)")
@@ -44,32 +44,38 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise UserError(f"--n is {arguments.n}: use a positive number")
     if arguments.seed < 0:
         raise UserError(f"--seed is {arguments.seed}: use 0 or more")
-    prompts = read_prompts(arguments.prompts)
-    opened = open_run(arguments.run) if arguments.run else open_model(arguments.model)
-    teacher, params, sampler, resolution = _pipeline(opened, arguments.steps, arguments.guidance)
+    model = _open(arguments)
+    if model.student is None:
+        sampler = model.teacher.sampler(arguments.steps, arguments.guidance)
+        params, resolution = model.teacher.denoiser.params, model.teacher.space.resolution
+    else:
+        sampler = _student_sampler(model.student, arguments.steps, arguments.guidance)
+        params, resolution = model.student.params, model.student.config.resolution
 
-    asked = [prompt for prompt in prompts for _ in range(arguments.n)]
+    requests = model.teacher.conditions.asked(arguments.asked)
+    asked = [request for request in requests for _ in range(arguments.n)]
     batch = max(1, min(len(asked), 100 * 64**2 // resolution**2))
-    images = TextToImage(teacher, sampler, resolution, batch)(params, asked, arguments.seed)
+    images = ImageProgram(model.teacher, sampler, resolution, batch)(params, asked, arguments.seed)
     save(images, arguments.n, Path(arguments.out))
     print(f"{len(images)} pictures in {arguments.out}")
 
 
-def _pipeline(opened, steps: int | None, guidance: float | None):
-    """Networks, UNet parameters, sampler and resolution of what was opened."""
-    if isinstance(opened, Student):
-        if guidance is not None:
-            raise UserError("--guidance is for teachers: a student is sampled without guidance")
-        sampler = opened.sampler
-        if steps is not None:
-            with build.naming("--steps"):
-                sampler = dataclasses.replace(sampler, num_steps=steps)
-        return opened.teacher, opened.params, sampler, opened.config.resolution
-    with build.naming("teacher"):
-        process = VP.from_scheduler(opened.scheduler_config)
-    sampler = DDIM(process, 50 if steps is None else steps, 7.5 if guidance is None else guidance)
-    resolution = (opened.unet.config.sample_size or 64) * opened.vae.config.downscale
-    return opened, opened.unet.params, sampler, resolution
+def _open(arguments: argparse.Namespace) -> Model:
+    """The model that the flags name, with all parameters that sampling takes."""
+    if not arguments.run:
+        return open_model(arguments.model)
+    student = open_run(arguments.run, "conditions", "space")
+    return Model(student.teacher, student)
+
+
+def _student_sampler(student: Student, steps: int | None, guidance: float | None) -> FewStep:
+    """How a student is sampled; with another number of steps than it was trained for, where the flags say so."""
+    if guidance is not None:
+        raise UserError("--guidance is for teachers: a student is sampled without guidance")
+    if steps is None:
+        return student.sampler
+    with user_errors_from("--steps"):
+        return dataclasses.replace(student.sampler, num_steps=steps)
 
 
 def save(images: np.ndarray, columns: int, folder: Path) -> None:

@@ -1,6 +1,7 @@
 """Distills a text-to-image diffusion model into a generator of one or a few steps."""
 
 import contextlib
+import dataclasses
 import logging
 import sys
 import time
@@ -12,20 +13,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
+from PIL import Image
 
 import sid_jax.config
-from sid_jax import assets
-from sid_jax.data.prompts import read_prompt_file
-from sid_jax.data.streams import PromptStream
-from sid_jax.evaluation.measure import StudentQuality, evaluate, open_metric
+from sid_jax.evaluation.measure import StudentQuality, evaluate, in_turn, open_metric
 from sid_jax.evaluation.report import report
 from sid_jax.experiment import build
-from sid_jax.experiment.condition_cache import Text, open_text
-from sid_jax.experiment.images import TextToImage
-from sid_jax.experiment.networks import networks_of
-from sid_jax.experiment.streams import with_real_images
+from sid_jax.experiment.condition_cache import open_conditions
+from sid_jax.experiment.images import ImageProgram
+from sid_jax.experiment.networks import networks_of, new_state, params_of, with_constants
+from sid_jax.experiment.streams import open_stream, placed_batch
 from sid_jax.experiment.student import Student
-from sid_jax.families.stable_diffusion import PARTS, Teacher
 from sid_jax.runtime.cli import command_line
 from sid_jax.runtime.devices import mesh as meshes
 from sid_jax.runtime.devices import processes
@@ -34,14 +32,15 @@ from sid_jax.runtime.devices.preemption import Preempted, watching
 from sid_jax.runtime.devices.profile import Profile
 from sid_jax.runtime.run.checkpoints import Checkpoints, abstract
 from sid_jax.runtime.run.log import RunLog, make_workdir
-from sid_jax.runtime.run.messages import telling
+from sid_jax.runtime.run.messages import logging_to
 from sid_jax.runtime.run.pictures import image_grid
 from sid_jax.runtime.run.progress import Progress
 from sid_jax.runtime.run.resume import check_same_training
 from sid_jax.runtime.run.retention import Keep
-from sid_jax.runtime.run.saving import Saving
+from sid_jax.runtime.run.saving import Saving, SavingPolicy
 from sid_jax.runtime.run.window import Window
-from sid_jax.sid import FewStep, TrainState, jit_train_step
+from sid_jax.sid import Frozen, TrainState, jit_train_step
+from sid_jax.teachers.conditions import Asked
 
 EPILOG = """\
 A run lives in its workdir: the resolved config, metrics as JSON lines and for TensorBoard, sample grids, checkpoints.
@@ -68,10 +67,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     )  # fmt: skip
     parser.add_argument("--profile", metavar="START:STOP", default="", help="trace these updates into WORKDIR/profile")
     processes.add_arguments(parser)
-    arguments, config = command_line.parse_with_config(parser, argv, sid_jax.config.default())
+    arguments, config = command_line.parse_with_config(parser, argv, sid_jax.config.schema_of)
     processes.join(arguments)
     workdir = arguments.workdir or f"runs/{Path(arguments.config).stem}"
-    with processes.noticing_losses(), telling(make_workdir(workdir)):
+    with processes.detecting_lost_processes(), logging_to(make_workdir(workdir)):
         train(config, workdir, force=arguments.resume == "force", profile=arguments.profile)
 
 
@@ -95,58 +94,65 @@ def train(config: ConfigDict, workdir: str, force: bool = False, profile: str = 
     meshes.check_batch(config.batch, config.accumulation, mesh)
     total = -(-config.images // config.batch)
     sid_jax.config.check(config)
+    resolved = config.to_dict()
     metric = open_metric(config, config.evaluate.samples) if config.evaluate.metric else None
-    prompts = read_prompt_file(assets.resolve(config.prompts))
     folder = make_workdir(workdir)
     profiling = Profile(profile, folder / "profile")
 
-    # ---- The teacher, but for its UNet, and the method's settings for it.
+    # ---- The teacher, but for its denoiser, and the method's settings for it.
     devices = f"{mesh.size} {jax.devices()[0].platform} device(s) in {jax.process_count()} process(es)"
-    say(f"teacher: {config.teacher}; {len(prompts)} prompts; {devices}")
-    teacher = build.open_teacher(config, parts=("vae",), fetch=PARTS, mesh=mesh)
-    sampler = build.sampler_of(config, teacher)
-    settings = build.settings_of(config, teacher)
-    text = open_text(config, teacher, prompts, mesh, workdir)
-    empty = meshes.place(text.read([""]), meshes.replicated(mesh))
-    rows = meshes.local_rows(config.batch, mesh)
-    stream = PromptStream(prompts, config.batch, config.seed, text.read, rows)
-    stream, frozen_encoder = with_real_images(stream, config, settings, teacher, text.read, rows)
+    teacher = build.open_teacher(config, "space", mesh=mesh)
+    asked = build.asked_of(config, teacher.conditions)
+    say(f"teacher: {config.teacher}; {len(asked)} {teacher.conditions.noun}; {devices}")
+    few_step = build.few_step_of(config, teacher.process)
+    times = build.times_of(config, teacher.process)
+    settings = build.settings_of(config, teacher.space.shape(config.resolution))
+    teacher = dataclasses.replace(teacher, conditions=open_conditions(config, teacher, asked, mesh, workdir))
+    empty = meshes.place(teacher.conditions.empty(), meshes.replicated(mesh))
+    rows = meshes.local_rows(config.batch, mesh).tolist()
+    stream, space = open_stream(config, settings.gan, teacher, asked, rows)
 
-    # ---- The state, new or that of the newest checkpoint; and the teacher's UNet.
+    # ---- The state, new or that of the newest checkpoint; and the teacher's denoiser.
     stored = parse_dtype("precision.teacher", config.precision.teacher)
-    shapes = jax.eval_shape(TrainState.create, teacher.unet.params)
+    shapes = jax.eval_shape(TrainState.create, teacher.denoiser.params)
     shardings = meshes.parameter_shardings(shapes, mesh)
     with contextlib.ExitStack() as closing:
-        checkpoints = closing.enter_context(Checkpoints(folder / "checkpoints", Keep.of(config)))
+        checkpoints = closing.enter_context(Checkpoints(folder / "checkpoints", Keep.from_config(resolved)))
         if checkpoints.latest() is None:
-            params = teacher.unet.load(dtype=None, place=meshes.into_shards(mesh, jnp.float32)).params
-            state, unet = build.new_state(params, stored, mesh)
+            denoiser = teacher.denoiser.load(dtype=None, place=meshes.into_shards(mesh, jnp.float32))
+            state, frozen_params = new_state(denoiser.params, stored, mesh)
             window = Window(config.batch)
         else:
-            check_same_training(checkpoints.config(), config, workdir, force)
+            check_same_training(checkpoints.config(), resolved, workdir, force)
             restored = checkpoints.restore(abstract(shapes, shardings))
             stream.restore(restored.data_position, force=force)
             state, window = restored.state, Window(config.batch, restored.metrics.get("window"))
-            unet = teacher.unet.load(dtype=None, place=meshes.into_shards(mesh, stored)).params
+            denoiser = teacher.denoiser.load(dtype=None, place=meshes.into_shards(mesh, stored))
+            frozen_params = denoiser.params
         step = int(state.step)
-        frozen = {"teacher": unet, "text": text.params, **frozen_encoder}
-        log = closing.enter_context(contextlib.closing(RunLog(folder, config, step)))
+        teacher = dataclasses.replace(teacher, denoiser=denoiser.with_params(teacher.denoiser.params))
+        base = with_constants(frozen_params, denoiser.constants)
+        frozen = Frozen(base, params_of(teacher.conditions.parts), space)
+        del denoiser, frozen_params
+        log = closing.enter_context(contextlib.closing(RunLog(folder, resolved, step)))
         progress = closing.enter_context(contextlib.closing(Progress(total * config.batch, step * config.batch)))
 
         # ---- One compiled program for both updates and the average, in each phase of the GAN term's schedule.
-        networks = networks_of(teacher, config.resolution, mesh, text)
-        train_step = jit_train_step(
-            networks, sampler.process, settings, out_shardings=(shardings, meshes.replicated(mesh))
-        )
-        pictures = Pictures(teacher, sampler, config, prompts, text, mesh)
+        networks = networks_of(teacher, config.resolution, mesh)
+        out = (shardings, meshes.replicated(mesh))
+        train_step = jit_train_step(networks, few_step, times, settings, out_shardings=out)
+        count = config.sample_images
+        program = ImageProgram(teacher, few_step, config.resolution, count, mesh)
+        pictures = Pictures(program, asked, config.seed, count)
         quality = None
-        if config.evaluate.every:
-            quality = StudentQuality(teacher, sampler, config, prompts, metric, text, mesh)
+        if metric and config.evaluate.every:
+            program = ImageProgram(teacher, few_step, config.resolution, mesh=mesh)
+            quality = StudentQuality(program, metric, in_turn(asked, config.evaluate.samples), config.seed)
         if step == 0:
             log.picture(0, "student", pictures(state.ema))
         if step < total:
             say(f"{'going on' if step else 'starting'} at update {step} of {total}; compiling the train step")
-        saving = Saving(checkpoints, log, config)
+        saving = Saving(checkpoints, log, SavingPolicy.from_config(resolved), resolved)
         closing.enter_context(contextlib.closing(profiling))
         preemption = closing.enter_context(watching())
 
@@ -154,8 +160,7 @@ def train(config: ConfigDict, workdir: str, force: bool = False, profile: str = 
         preempted = False
         while step < total and not preempted:
             profiling.before(step)
-            batch = meshes.place_batch(next(stream), config.batch, mesh) | {"empty": empty}
-            corrupted = batch["real"].pop("corrupted") if "real" in batch else None
+            batch, corrupted = placed_batch(next(stream), config.batch, empty, mesh)
             state, metrics = train_step(state, frozen, batch, settings.phase(step))
             if corrupted is not None:
                 metrics["corrupted_images"] = jnp.sum(corrupted, dtype=jnp.float32)
@@ -168,7 +173,7 @@ def train(config: ConfigDict, workdir: str, force: bool = False, profile: str = 
                 values = window.summary()
                 if quality and step % config.evaluate.every == 0:
                     values |= quality(state.ema)
-                log.metrics(step, step * config.batch, values, saving.look())
+                log.metrics(step, step * config.batch, values, saving.poll())
                 progress.update(step * config.batch, {name: values[f"{name}_loss"] for name in ("fake", "generator")})
                 saving.stop_if_bad(window, step)
                 window.restart()
@@ -185,8 +190,8 @@ def train(config: ConfigDict, workdir: str, force: bool = False, profile: str = 
     # ---- The table.
     if metric:
         say("measuring teacher and student ...")
-        student = Student(teacher, state.ema, sampler, config, step)
-        del state, frozen, unet  # room for the teacher in float32
+        student = Student(teacher, state.ema, few_step, config, step)
+        del state, frozen, base  # room for the teacher in float32
         found = evaluate(student, metric, config.evaluate.samples, mesh)
         if processes.is_first():
             report(found, folder)
@@ -203,26 +208,23 @@ def summary(step: int, config: ConfigDict, folder: Any, began: float) -> str:
 
 
 class Pictures:
-    """Sample grids of the student, always of the same prompts and noise."""
+    """Sample grids of the student, always of the same prompts or labels, and noise.
 
-    def __init__(
-        self,
-        teacher: Teacher,
-        sampler: FewStep,
-        config: ConfigDict,
-        prompts: list[str],
-        text: Text,
-        mesh: jax.sharding.Mesh,
-    ):
-        count = config.sample_images
-        chosen = np.linspace(0, len(prompts), count, endpoint=False).astype(int)
-        self._prompts = [prompts[i] for i in chosen]
-        self._generate = TextToImage(teacher, sampler, config.resolution, count, text, mesh)
-        self._seed = config.seed
+    Args:
+      program: what makes the images.
+      asked: all that the run asks for, of which some are chosen.
+      seed: of the noise.
+      count: images in a grid.
+    """
 
-    def __call__(self, params: Any):
+    def __init__(self, program: ImageProgram, asked: Asked, seed: int, count: int):
+        chosen = np.linspace(0, len(asked), count, endpoint=False).astype(int)
+        self._asked = [asked[i] for i in chosen]
+        self._program, self._seed = program, seed
+
+    def __call__(self, params: Any) -> Image.Image:
         """A picture of the images that the parameters make."""
-        return image_grid(self._generate(params, self._prompts, self._seed))
+        return image_grid(self._program(params, self._asked, self._seed))
 
 
 if __name__ == "__main__":

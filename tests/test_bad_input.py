@@ -42,7 +42,7 @@ def test_a_real_process_prints_one_line_and_exits_with_2():
     "override, says",
     [
         ("--config.nothing=1", "unknown config key nothing"),
-        ("--config.optimizer.lrr=1", "optimizer.lr"),
+        ("--config.optimizer.lrr=1", "did you mean optimizer.fake_lr?"),
         ("--config.batch=many", "config key batch takes an int, not 'many'"),
         ("--config.batch=1.5", "config key batch takes an int, not '1.5'"),
         ("--config.batch=0", "batch"),

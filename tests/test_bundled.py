@@ -3,16 +3,14 @@
 import numpy as np
 import pytest
 from diffusers import StableDiffusionPipeline
+from pipelines import load_teacher
 
 from sid_jax import assets, sample
 from sid_jax.data.prompts import read_prompt_file
 from sid_jax.digits import prompts as digits
 from sid_jax.digits.metric import DigitsMetric
 from sid_jax.errors import UserError
-from sid_jax.experiment.images import TextToImage
-from sid_jax.families.stable_diffusion import load_teacher
-from sid_jax.sid import VP
-from sid_jax.teachers.samplers.ddim import DDIM
+from sid_jax.experiment.images import ImageProgram
 
 
 def folder(name):
@@ -28,9 +26,8 @@ def test_the_teacher_is_at_most_8_mb_and_has_no_pickle():
 def test_the_teacher_draws_what_it_is_asked_for():
     teacher = load_teacher(assets.resolve("bundled:digits"))
     metric = DigitsMetric.load(folder("digits_metric"))
-    ddim = DDIM(VP.from_scheduler(teacher.scheduler_config), 10, 2.0)
     prompts = digits.all_prompts()
-    found = metric(TextToImage(teacher, ddim, 32)(teacher.unet.params, prompts, 0), prompts)
+    found = metric(ImageProgram(teacher, teacher.sampler(10, 2.0), 32)(teacher.denoiser.params, prompts, 0), prompts)
     assert found["prompt_accuracy"] >= 0.95
 
 

@@ -27,8 +27,8 @@ ALL = {
     "sid.alpha": 1,
     "guidance.strategy": "lsg",
     "guidance.scale": 1.5,
-    "optimizer.lr": 1e-6,
-    "optimizer.glr": 1e-6,
+    "optimizer.fake_lr": 1e-6,
+    "optimizer.generator_lr": 1e-6,
     "optimizer.eps": 1e-6,
     "ema.half_life": 50_000,
     "precision.compute": "bfloat16",
@@ -58,9 +58,11 @@ def test_the_docstring_says_command_memory_cost_and_result(name):
 def test_a_teacher_of_the_family_takes_them(name, pipelines):
     pairs = [("teacher", str(family(name, pipelines))), *((key, str(value)) for key, value in SMALL.items())]
     config = config_file.load(f"configs/{name}.py", sid_jax.config.default(), pairs)
-    teacher = build.open_teacher(config, parts=())
-    assert build.settings_of(config, teacher).num_steps == build.sampler_of(config, teacher).num_steps
-    assert len(teacher.text_encoders) == (2 if name.startswith("sdxl") else 1)
+    teacher = build.open_teacher(config)
+    assert build.settings_of(config, teacher.space.shape(config.resolution)).batch == SMALL["batch"]
+    assert build.few_step_of(config, teacher.process).num_steps == RUNS[name]["sid.num_steps"]
+    assert build.times_of(config, teacher.process)
+    assert len(teacher.conditions.parts) == (2 if name.startswith("sdxl") else 1)
 
 
 @pytest.mark.parametrize(

@@ -5,10 +5,10 @@ import gc
 import jax
 import jax.numpy as jnp
 import numpy as np
+from pipelines import load_pipeline
 
 from sid_jax import train
-from sid_jax.experiment import build
-from sid_jax.families.stable_diffusion import load_teacher
+from sid_jax.experiment.networks import new_state
 from sid_jax.runtime.devices import mesh as meshes
 from sid_jax.runtime.run.window import Window
 
@@ -21,10 +21,10 @@ def live_bytes(but=()):
 
 def test_the_devices_hold_22_bytes_a_parameter(tiny):
     before = jax.live_arrays()
-    unet = load_teacher(tiny / "teacher", parts=()).unet
+    unet = load_pipeline(tiny / "teacher", parts=()).unet
     mesh = meshes.make_mesh(devices=jax.devices()[:1])
     params = unet.load(dtype=None, place=meshes.into_shards(mesh, jnp.float32)).params
-    state, teacher = build.new_state(params, jnp.bfloat16, mesh)
+    state, teacher = new_state(params, jnp.bfloat16, mesh)
     count = sum(leaf.size for leaf in jax.tree.leaves(teacher))
     assert live_bytes(before) == 22 * count + 4  # and the count of updates
 
@@ -47,7 +47,7 @@ def test_a_run_holds_no_more(tiny_arguments, tiny, monkeypatch):
 
     monkeypatch.setattr(Window, "add", hold)
     train.main([*tiny_arguments, "--config.images=16"])  # whose frozen networks are float32
-    networks = load_teacher(tiny / "teacher", parts=()).components
+    networks = load_pipeline(tiny / "teacher", parts=()).components
     sizes = {name: sum(x.size for x in jax.tree.leaves(network.params)) for name, network in networks.items()}
     expected = 24 * sizes["unet"] + 4 * sizes["text_encoder"] + 4 * sizes["vae"]
     assert len(held) == 2

@@ -16,12 +16,11 @@ import sid_jax.config
 from sid_jax import export, sample
 from sid_jax.errors import UserError
 from sid_jax.experiment import build
-from sid_jax.experiment.networks import decode, latent_shape, networks_of
+from sid_jax.experiment.networks import networks_of, params_of
 from sid_jax.experiment.student import Student, open_model
-from sid_jax.families.prompts import tokenise
 from sid_jax.families.schedulers import scheduler_of
 from sid_jax.runtime.cli import command_line, config_file
-from sid_jax.sid import noise_from_array
+from sid_jax.sid import Condition, noise_from_array
 
 PROMPTS = ["a handwritten three", "a handwritten eight", "", "something else"]
 
@@ -33,9 +32,9 @@ def exported(tiny_overrides, tmp_path):
     def make(*overrides):
         _, pairs = command_line.split_overrides([*tiny_overrides, *overrides])
         config = config_file.load("configs/digits_1step.py", sid_jax.config.default(), pairs)
-        teacher = build.open_teacher(config)
-        params = jax.tree.map(lambda p: p * 1.1, teacher.unet.params)
-        student = Student(teacher, params, build.sampler_of(config, teacher), config, 3)
+        teacher = build.open_teacher(config, "denoiser", "conditions", "space")
+        params = jax.tree.map(lambda p: p * 1.1, teacher.denoiser.params)
+        student = Student(teacher, params, build.few_step_of(config, teacher.process), config, 3)
         export.export(student, str(tmp_path / "exported"))
         return student, tmp_path / "exported"
 
@@ -43,17 +42,18 @@ def exported(tiny_overrides, tmp_path):
 
 
 def noises(student):
-    shape = latent_shape(student.teacher, student.config.resolution)
+    shape = student.teacher.space.shape(student.config.resolution)
     return np.random.default_rng(0).normal(size=(student.sampler.num_steps, len(PROMPTS), *shape)).astype(np.float32)
 
 
 def our_pictures(student, z):
-    networks = networks_of(student.teacher, student.config.resolution)
-    cond = networks.encode(tuple(c.params for c in student.teacher.text_encoders), tokenise(student.teacher, PROMPTS))
+    teacher = student.teacher
+    networks = networks_of(teacher, student.config.resolution)
+    cond = networks.encode_condition(params_of(teacher.conditions.parts), teacher.conditions.read(PROMPTS))
     latents = student.sampler.generate(
-        lambda x, t, c: networks.unet(student.params, x, t, c), noise_from_array(z), cond
+        lambda x, t, c: networks.denoiser(student.params, x, t, c, None), noise_from_array(z), Condition(cond, None)
     )
-    return np.asarray(decode(student.teacher, student.teacher.vae.params, latents))
+    return np.asarray(teacher.space.decode(params_of(teacher.space.parts), latents))
 
 
 def pytorch_pictures(pipe, z, steps):
@@ -169,6 +169,6 @@ def test_export_twice_replaces_its_own_folder_and_no_other(finished, tmp_path):
 
 def test_the_unet_is_stored_in_float32(exported):
     student, folder = exported()
-    back = open_model(str(folder))
+    back = open_model(str(folder)).student
     same = jax.tree.map(lambda a, b: np.array_equal(a, b) and b.dtype == np.float32, student.params, back.params)
     assert all(jax.tree.leaves(same))

@@ -1,5 +1,6 @@
 """Text that is encoded once, into a cache: the same conditions and losses as where it is encoded in every update."""
 
+import functools
 import json
 import shutil
 
@@ -11,7 +12,8 @@ import sid_jax.config
 from sid_jax import train
 from sid_jax.errors import UserError
 from sid_jax.experiment import build
-from sid_jax.experiment.condition_cache import open_text
+from sid_jax.experiment.condition_cache import open_conditions
+from sid_jax.experiment.networks import params_of
 from sid_jax.runtime.cli import config_file
 from sid_jax.runtime.devices import mesh as meshes
 from sid_jax.teachers import Component
@@ -21,14 +23,14 @@ PROMPTS = ["a cat", "a much longer prompt about a dog on a beach", "a cat", "Ω�
 
 @pytest.fixture
 def opened(pipelines, tmp_path):
-    """A function from a kind of pipeline and overrides to the text of a run."""
+    """A function from a kind of pipeline and overrides to the conditions of a run."""
 
     def make(kind, *overrides):
         pairs = [("teacher", str(pipelines[kind])), ("resolution", "16"), *overrides]
         config = config_file.load("configs/sd15_1step.py", sid_jax.config.default(), pairs)
-        teacher = build.open_teacher(config, parts=())
+        teacher = build.open_teacher(config)
         mesh = meshes.make_mesh(devices=jax.devices()[:1])
-        return open_text(config, teacher, PROMPTS, mesh, str(tmp_path / "run"))
+        return open_conditions(config, teacher, PROMPTS, mesh, str(tmp_path / "run"))
 
     return make
 
@@ -44,10 +46,11 @@ def no_text_encoder(monkeypatch):
 def test_the_cache_has_what_the_encoders_say(opened, kind, precision):
     overrides = [("precision.compute", precision), ("precision.teacher", precision)]
     in_step, cached = opened(kind, *overrides), opened(kind, *overrides, ("text.precompute", "true"))
-    assert cached.params == () and len(in_step.params) == (2 if kind == "sdxl" else 1)
+    assert cached.parts == () and len(in_step.parts) == (2 if kind == "sdxl" else 1)
     asked = ["a cat", "", "Ωμέγα"]
-    expected = jax.jit(in_step.encode)(in_step.params, in_step.read(asked))
-    found = cached.encode((), cached.read(asked))
+    encode = jax.jit(functools.partial(in_step.encode_condition, resolution=16))
+    expected = encode(params_of(in_step.parts), in_step.read(asked))
+    found = cached.encode_condition((), cached.read(asked), 16)
     assert jax.tree.structure(found) == jax.tree.structure(expected)
     if kind == "sdxl":
         assert found["added_cond_kwargs"]["time_ids"].tolist() == [[16, 16, 0, 0, 16, 16]] * 3

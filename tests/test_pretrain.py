@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 from diffusers import StableDiffusionPipeline
+from pipelines import load_pipeline
 
 from sid_jax import pretrain
 from sid_jax.digits.metric import DigitsMetric
-from sid_jax.families.stable_diffusion import load_teacher
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ def test_writes_the_teacher_the_metric_and_the_prompts(made):
 
 
 def test_latents_have_unit_variance(made):
-    assert load_teacher(made / "digits", parts=()).vae.config.scaling_factor != 1.0
+    assert load_pipeline(made / "digits", parts=()).vae.config.scaling_factor != 1.0
 
 
 def test_stock_pytorch_opens_it(made):

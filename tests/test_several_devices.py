@@ -21,7 +21,7 @@ def launch(tmp_path_factory):
     """Runs training in processes with simulated devices, its parameters sharded however small; returns what it said."""
     folder = tmp_path_factory.mktemp("first")
     # What Python imports first in every process.
-    (folder / "sitecustomize.py").write_text("from sid_jax.runtime import mesh\n\nmesh.SMALL = 64\n")
+    (folder / "sitecustomize.py").write_text("from sid_jax.runtime.devices import mesh\n\nmesh.SMALL = 64\n")
 
     def run(processes, devices, *arguments):
         paths = {"PYTHONPATH": f"{folder}:{os.getcwd()}", "PYTHON": sys.executable}
@@ -92,7 +92,7 @@ def curve(launch, pipelines, tiny, tmp_path_factory):
             processes, devices, "--config=configs/sd15_1step.py", f"--workdir={folder}",
             f"--config.teacher={pipelines['sd']}", f"--config.prompts={tiny / 'prompts.txt'}", "--config.resolution=16",
             f"--config.mesh.data={data}", f"--config.mesh.fsdp={fsdp}", "--config.images=160", "--config.batch=16",
-            "--config.optimizer.lr=6e-4", "--config.optimizer.glr=1.5e-4", "--config.log_every=1",
+            "--config.optimizer.fake_lr=6e-4", "--config.optimizer.generator_lr=1.5e-4", "--config.log_every=1",
             "--config.precision.compute=float32", "--config.precision.teacher=float32",
         )  # fmt: skip
         return metrics_of(folder)

@@ -14,7 +14,8 @@ from training_runs import metrics_of, student_bits, train_until_interrupted
 from sid_jax import train
 from sid_jax.data.prompts import read_prompt_file
 from sid_jax.errors import UserError
-from sid_jax.evaluation.measure import StudentQuality, open_metric
+from sid_jax.evaluation.measure import StudentQuality, in_turn, open_metric
+from sid_jax.experiment.images import ImageProgram
 from sid_jax.experiment.student import open_run
 from sid_jax.runtime.devices.preemption import Preempted
 from sid_jax.runtime.devices.profile import Profile
@@ -40,8 +41,8 @@ def test_a_run_writes_its_metrics_grids_checkpoints_and_table(finished):
 
 
 def test_training_changes_the_student_and_not_the_teacher(finished):
-    student = open_run(str(finished), parts=("unet",))
-    changed = jax.tree.map(lambda a, b: bool(np.any(a != b)), student.params, student.teacher.unet.params)
+    student = open_run(str(finished), "denoiser")
+    changed = jax.tree.map(lambda a, b: bool(np.any(a != b)), student.params, student.teacher.denoiser.params)
     assert np.mean(jax.tree.leaves(changed)) > 0.9
 
 
@@ -52,10 +53,12 @@ def test_the_same_config_and_seed_twice_give_the_same_bits(finished, tiny_argume
 
 
 def test_the_student_is_measured_in_training_as_it_is_in_the_table(finished):
-    student = open_run(str(finished))
+    student = open_run(str(finished), "conditions", "space")
     config = student.config
     metric, prompts = open_metric(config, config.evaluate.samples), read_prompt_file(config.prompts)
-    found = StudentQuality(student.teacher, student.sampler, config, prompts, metric)(student.params)
+    program = ImageProgram(student.teacher, student.sampler, config.resolution)
+    asked = in_turn(prompts, config.evaluate.samples)
+    found = StudentQuality(program, metric, asked, config.seed)(student.params)
     row = json.loads((finished / "table.json").read_text())["student"]
     assert "frechet_distance" in found and found == {name: row[name] for name in found}
 
@@ -95,8 +98,8 @@ def test_a_finished_run_is_only_measured_again(finished, tiny_overrides, tmp_pat
 def test_other_settings_in_the_same_workdir_stop_the_run(finished, tiny_overrides, tmp_path):
     run = shutil.copytree(finished, tmp_path / "run")
     arguments = ["--config=configs/digits_1step.py", f"--workdir={run}", *tiny_overrides]
-    with pytest.raises(UserError, match=r"optimizer.lr was .* and is 0.5"):
-        train.main([*arguments, "--config.optimizer.lr=0.5"])
+    with pytest.raises(UserError, match=r"optimizer.fake_lr was .* and is 0.5"):
+        train.main([*arguments, "--config.optimizer.fake_lr=0.5"])
 
 
 def test_other_settings_and_prompts_are_gone_on_with_if_that_is_forced(finished, tiny_overrides, tmp_path):
@@ -108,9 +111,9 @@ def test_other_settings_and_prompts_are_gone_on_with_if_that_is_forced(finished,
     ]  # fmt: skip
     with pytest.raises(UserError, match=r"the prompts are not those .* --resume=force"):
         train.main(arguments)
-    train.main([*arguments, "--config.optimizer.lr=0.5", "--resume=force"])
+    train.main([*arguments, "--config.optimizer.fake_lr=0.5", "--resume=force"])
     said = (run / "run.log").read_text()
-    assert "going on with other settings, as --resume=force asks: optimizer.lr was" in said
+    assert "going on with other settings, as --resume=force asks: optimizer.fake_lr was" in said
     assert "going on with other prompts" in said
     assert (
         "done: 6 updates, 48 images, " in said
@@ -120,7 +123,8 @@ def test_other_settings_and_prompts_are_gone_on_with_if_that_is_forced(finished,
 
 def test_losses_that_stay_non_finite_stop_the_run(tiny_arguments, tmp_path):
     # With steps of this size the networks overflow at once.
-    huge = ["--config.optimizer.lr=1e30", "--config.optimizer.glr=1e30", "--config.max_bad_steps=2"]
+    rates = ["--config.optimizer.fake_lr=1e30", "--config.optimizer.generator_lr=1e30"]
+    huge = [*rates, "--config.max_bad_steps=2"]
     with pytest.raises(UserError, match=r"for [2-6] updates, from update \d to \d; there is no checkpoint"):
         train.main([*tiny_arguments, *huge])
     lines = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]

@@ -1,7 +1,7 @@
-"""Embeddings of prompts in a folder: one file an array, mapped into memory, so that only the rows in use are read.
+"""Embeddings of prompts in a folder: one file for each array, mapped into memory, so that only rows in use are read.
 
-`about.json` says what is in it; `NAME.bin` has the rows of one array after each other. Names are paths in the tree that
-was encoded, with dots.
+`about.json` says what is in the folder; `NAME.bin` holds the rows of one array. The name of an array is its path in the
+tree that was encoded, with dots.
 """
 
 import contextlib
@@ -10,7 +10,7 @@ import math
 import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import ml_dtypes  # noqa: F401  (makes "bfloat16" a type that numpy knows)
 import numpy as np
@@ -23,22 +23,22 @@ ABOUT = "about.json"
 
 
 class Embeddings:
-    """What prompts were encoded to; call it with some of them.
+    """What prompts were encoded to; called with some of the prompts, it returns theirs.
 
     Args:
-        folder: what `write` has made.
-        prompts: those it was made of, in order.
+      folder: what `write_embeddings` has made.
+      prompts: those that it was made of, in their order.
 
     Raises:
-        OSError, ValueError, KeyError: it is not there, or not whole.
+      OSError, ValueError, KeyError, TypeError: the folder is not there, or not whole.
     """
 
-    def __init__(self, folder: Path, prompts: Sequence[str]):
+    def __init__(self, folder: Path, prompts: Sequence[str]) -> None:
         about = json.loads((folder / ABOUT).read_text())
         if about["rows"] != len(prompts):
             raise ValueError(f"{folder} has {about['rows']} rows")
         self._rows = {prompt: row for row, prompt in enumerate(prompts)}
-        self._arrays = {}
+        self._arrays: dict[str, np.memmap] = {}
         for name, (dtype, shape) in about["arrays"].items():
             file, whole = folder / f"{name}.bin", (len(prompts), *shape)
             if file.stat().st_size != np.dtype(dtype).itemsize * math.prod(whole):
@@ -46,13 +46,20 @@ class Embeddings:
             self._arrays[name] = np.memmap(file, dtype, "r", shape=whole)
 
     def __call__(self, prompts: Sequence[str]) -> dict[str, Any]:
-        """The tree that each prompt was encoded to, stacked: arrays `[len(prompts), ...]`."""
+        """The trees that prompts were encoded to, stacked.
+
+        Args:
+          prompts: N of those that the folder was made of, in any order; one may come more than once.
+
+        Returns:
+          A tree of dicts with arrays `[N, ...]`.
+        """
         rows = [self._rows[prompt] for prompt in prompts]
         return unflatten_dict({name: np.asarray(array[rows]) for name, array in self._arrays.items()}, sep=".")
 
 
 def open_embeddings(folder: Path, prompts: Sequence[str]) -> Embeddings | None:
-    """The embeddings in a folder; None where there are none, or not all."""
+    """The embeddings in a folder; None where they are missing, or not whole. Arguments as those of `Embeddings`."""
     try:
         return Embeddings(folder, prompts)
     except (OSError, ValueError, KeyError, TypeError):
@@ -63,12 +70,13 @@ def write_embeddings(folder: Path, batches: Iterable[dict[str, Any]], row_bytes:
     """Writes a folder for `Embeddings`, whole or not at all; one that was there is replaced.
 
     Args:
-        folder: where to.
-        batches: trees of dicts with arrays `[B, ...]`, in the order of the prompts.
-        row_bytes, rows: how large it will be.
+      folder: where to.
+      batches: trees of dicts with arrays `[B, ...]`, in the order of the prompts.
+      row_bytes: bytes of one prompt's tree.
+      rows: how many prompts there are.
 
     Raises:
-        UserError: the disk can't be written, or has not the room.
+      UserError: the disk can't be written to, or has too little room.
     """
     try:
         with appearing(folder) as new:
@@ -83,15 +91,15 @@ def write_embeddings(folder: Path, batches: Iterable[dict[str, Any]], row_bytes:
 def _write(folder: Path, batches: Iterable[dict[str, Any]]) -> None:
     rows, arrays = 0, {}
     with contextlib.ExitStack() as closing:
-        files = {}
+        files: dict[str, BinaryIO] = {}
         for batch in batches:
             flat = {name: np.asarray(array) for name, array in flatten_dict(batch, sep=".").items()}
             for name, array in flat.items():
                 if name not in files:
                     files[name] = closing.enter_context((folder / f"{name}.bin").open("wb"))
                     arrays[name] = (array.dtype.name, array.shape[1:])
-                # Bytes, as the buffer protocol does not know bfloat16.
-                files[name].write(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+                # Viewed as bytes, since Python's buffer protocol has no bfloat16.
+                files[name].write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
             rows += len(next(iter(flat.values())))
     (folder / ABOUT).write_text(json.dumps({"rows": rows, "arrays": arrays}))
 

@@ -7,7 +7,7 @@ from PIL import Image, ImageOps
 
 FORMATS = ("JPEG", "PNG", "WEBP")
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
-MOST_BYTES = 2**27  # of a file; what is larger is no photograph
+MOST_BYTES = 2**27  # of a file; a larger one is no photograph
 
 
 class Corrupted(Exception):
@@ -15,15 +15,18 @@ class Corrupted(Exception):
 
 
 def decode(data: bytes, resolution: int, most_pixels: int) -> np.ndarray:
-    """The largest square in the middle of an image, resized: uint8 `[resolution, resolution, 3]`.
+    """The largest square in the middle of an image, resized.
 
     The size that the header states is checked before a pixel is decoded, and the square is cut out before it is
-    resized, so that neither a small file of a huge image nor a very long one takes much memory.
+    resized. So neither a small file of a huge image nor a very long image takes much memory.
 
     Args:
       data: a JPEG, PNG or WebP file.
       resolution: in pixels.
       most_pixels: width times height that an image may have.
+
+    Returns:
+      uint8 `[resolution, resolution, 3]`.
 
     Raises:
       Corrupted: it is not such a file, is damaged, or is too large.
@@ -31,11 +34,11 @@ def decode(data: bytes, resolution: int, most_pixels: int) -> np.ndarray:
     if len(data) > MOST_BYTES:
         raise Corrupted(f"{len(data)} bytes are more than {MOST_BYTES}")
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            width, height = image.size
+        with Image.open(io.BytesIO(data), formats=FORMATS) as file:
+            width, height = file.size
             if width * height > most_pixels:
                 raise Corrupted(f"{width}x{height} pixels are more than {most_pixels}")
-            image = ImageOps.exif_transpose(image).convert("RGB")
+            image = ImageOps.exif_transpose(file).convert("RGB")
     except Corrupted:
         raise
     except Exception as error:  # Pillow's decoders raise nearly anything for damaged files

@@ -1,28 +1,60 @@
-"""Image-text pairs: where they come from, and the endless shuffled stream that the GAN term draws from.
+"""Real images with what they are of: what the sources in `sources/` have in common.
 
-A source is a sequence of `Pair`s with random access: `tfds_pairs`, `image_folder`, `webdataset` and `latents` have one
-each. `open_pairs` chooses by the name.
+A source is a sequence of `Pair`s with random access. `sources/open.py` chooses one by the name in a config, and
+`streams.py` draws from it without end.
 """
 
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 
 class Pair(NamedTuple):
-    """An image, as an encoded file or as an array (a latent `[h, w, C]`), and its captions, at least one."""
+    """An image and what it is of.
+
+    Attributes:
+      image: an encoded file, or an array: a latent `[h, w, C]`.
+      conditions: one or more, of which a stream takes one: captions, or class labels, all of one type in a source.
+    """
 
     image: bytes | np.ndarray
-    captions: tuple[str, ...]
+    conditions: tuple[Any, ...]
+
+
+class Encoded(NamedTuple):
+    """What the latents are that images were encoded to before.
+
+    Attributes:
+      shape: (h, w, C) of a latent.
+      resolution: of the images, in pixels.
+      space: identifies the space of the latents (`Space.digest` of a teacher).
+    """
+
+    shape: tuple[int, ...]
+    resolution: int
+    space: str
 
 
 class PairSource(Protocol):
-    """Pairs by index. `name` says which they are, also in another process: equal names mean equal pairs."""
+    """Pairs by index.
 
-    name: str
+    Attributes:
+      name: says which pairs they are, also in another process: equal names mean equal pairs.
+      encoded: what the latents are that stand in the place of images; None where there are images.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def encoded(self) -> Encoded | None: ...
 
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int) -> Pair:
-        """Raises `Corrupted` where there is no usable pair."""
+        """The pair at an index, from 0 to the length - 1.
+
+        Raises:
+          Corrupted: there is no usable pair at that place.
+        """
         ...

@@ -1,20 +1,19 @@
-"""Prompts: text files with one prompt a line, and the endless shuffled stream that training draws from."""
-
-import logging
+"""Prompts: text files with one prompt a line."""
 
 from etils import epath
 
 from sid_jax.errors import UserError
 from sid_jax.runtime.storage.files import absolute
 
-_log = logging.getLogger(__name__)
-
 
 def read_prompt_file(path: str) -> list[str]:
-    """The prompts of a UTF-8 text file, local or gs://, one a line; blank lines and outer spaces are left out.
+    """The prompts of a UTF-8 text file, one a line; blank lines and outer spaces are left out.
+
+    Args:
+      path: local or gs://.
 
     Raises:
-        UserError: the file is missing, a folder, unreadable, not UTF-8, or without a prompt.
+      UserError: the file is missing, a folder, unreadable, not UTF-8, or without a prompt.
     """
     if not path:
         raise UserError("prompts is empty: set it to a text file with one prompt a line")
@@ -39,7 +38,11 @@ def read_prompt_file(path: str) -> list[str]:
 
 
 def read_prompts(text_or_file: str) -> list[str]:
-    """The prompts of a file, if the argument names an existing one or ends in .txt; else the argument as one prompt."""
+    """The prompts of a file, if the argument names an existing one or ends in .txt; else the argument as one prompt.
+
+    Raises:
+      UserError: the file can't be read, or has no prompt.
+    """
     if text_or_file.endswith(".txt") or _is_file(text_or_file):
         return read_prompt_file(text_or_file)
     return [text_or_file]
@@ -48,5 +51,5 @@ def read_prompts(text_or_file: str) -> list[str]:
 def _is_file(text: str) -> bool:
     try:
         return epath.Path(text).is_file()
-    except (OSError, ValueError):  # a long prompt is no possible file name
+    except (OSError, ValueError):  # no file can have a long prompt as its name
         return False

@@ -1,16 +1,18 @@
 """Training the autoencoder."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from sid_jax.digits.fit import fit
+from sid_jax.digits.fit import Schedule, fit
 from sid_jax.digits.networks import initial
 from sid_jax.teachers import Component, build
 
 
-def train_autoencoder(vae: Component, images: np.ndarray, *, kl_weight: float, seed: int, **options) -> Component:
+def train_autoencoder(vae: Component, images: np.ndarray, *, kl_weight: float, seed: int, **options: Any) -> Component:
     """The autoencoder with parameters, and with the scaling factor that they call for.
 
     The loss is the squared error, averaged over pixels, plus `kl_weight` times the Kullback-Leibler divergence of the
@@ -22,10 +24,10 @@ def train_autoencoder(vae: Component, images: np.ndarray, *, kl_weight: float, s
       images: `[N, H, W, C]` in [-1, 1].
       kl_weight: 0 or more.
       seed: of the initial parameters and all draws.
-      **options: those of `fit`.
+      **options: those of `fit.Schedule`.
     """
 
-    def loss(params, key, batch):
+    def loss(params: Any, key: jax.Array, batch: Any) -> jax.Array:
         model = nnx.merge(vae.graphdef, params)
         mean, log_variance = model.encode(batch)
         latents = mean + jnp.exp(0.5 * log_variance) * jax.random.normal(key, mean.shape)
@@ -33,7 +35,7 @@ def train_autoencoder(vae: Component, images: np.ndarray, *, kl_weight: float, s
         divergence = 0.5 * (jnp.square(mean) + jnp.exp(log_variance) - 1 - log_variance).mean()
         return error + kl_weight * divergence
 
-    params = fit("autoencoder", loss, initial(vae, seed), jnp.asarray(images), seed=seed, **options)
+    params = fit("autoencoder", loss, initial(vae, seed), jnp.asarray(images), Schedule(**options), seed=seed)
     factor = 1 / encode(vae.with_params(params), images).std()
     return build(vae.class_name, {**vae.config_json, "scaling_factor": float(factor)}).with_params(params)
 

@@ -1,9 +1,11 @@
 """The model card of a teacher that was made here."""
 
+from typing import Any
+
 import jax
 from ml_collections import ConfigDict
 
-from sid_jax.families.stable_diffusion import Teacher
+from sid_jax.families.pipeline import Pipeline
 
 _CARD = """\
 # Handwritten digits: a small Stable Diffusion
@@ -23,7 +25,7 @@ image = pipe("a handwritten seven", num_inference_steps=50, guidance_scale={best
 
 ## How it was made
 
-    python -m sid_jax.pretrain --config configs/digits_teacher.py --out DIR
+    python -m sid_jax.pretrain --config configs/digits_pipeline.py --out DIR
 
 trained the autoencoder for {vae_steps:,} updates of {vae_batch} images, then the UNet and the text encoder together for
 {steps:,} updates of {batch}, on {data} (eps-prediction, scaled_linear betas, prompts dropped with probability
@@ -38,10 +40,10 @@ MNIST is by Y. LeCun, C. Cortes and C. Burges (CC BY-SA 3.0).
 """
 
 
-def model_card(teacher: Teacher, config: ConfigDict, rows: list[dict[str, float]]) -> str:
+def model_card(pipeline: Pipeline, config: ConfigDict, rows: list[dict[str, float]]) -> str:
     """The card, with the `rows` of the teacher's metric at each guidance scale."""
 
-    def count(params) -> int:
+    def count(params: Any) -> int:
         return sum(leaf.size for leaf in jax.tree.leaves(params))
 
     table = "\n".join(
@@ -49,12 +51,12 @@ def model_card(teacher: Teacher, config: ConfigDict, rows: list[dict[str, float]
     )
     best = min(rows, key=lambda row: row["frechet_distance"])
     return _CARD.format(
-        resolution=teacher.vae.config.sample_size,
-        text=count(teacher.text_encoders[0].params),
-        unet=count(teacher.unet.params),
-        vae=count(teacher.vae.params),
-        size=teacher.unet.config.sample_size,
-        channels=teacher.vae.config.latent_channels,
+        resolution=pipeline.vae.config.sample_size,
+        text=count(pipeline.text_encoders[0].params),
+        unet=count(pipeline.unet.params),
+        vae=count(pipeline.vae.params),
+        size=pipeline.unet.config.sample_size,
+        channels=pipeline.vae.config.latent_channels,
         best=f"{best['guidance']:g}",
         vae_steps=config.autoencoder.steps,
         vae_batch=config.autoencoder.batch,

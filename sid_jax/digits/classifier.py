@@ -1,18 +1,20 @@
 """Training the metric network of the digits."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
 
-from sid_jax.digits.fit import fit
+from sid_jax.digits.fit import Schedule, fit
 from sid_jax.digits.metric import DigitClassifier, DigitsMetric
 from sid_jax.errors import UserError
 from sid_jax.metrics.frechet import frechet_distance, statistics
 
 
-def train_metric(pictures: np.ndarray, labels: np.ndarray, *, seed: int, **options) -> DigitsMetric:
+def train_metric(pictures: np.ndarray, labels: np.ndarray, *, seed: int, **options: Any) -> DigitsMetric:
     """A classifier of the pictures, and the statistics of its features of them.
 
     It is trained on copies shifted by up to two pixels. A tenth of the pictures is held out to say how good it is.
@@ -21,11 +23,11 @@ def train_metric(pictures: np.ndarray, labels: np.ndarray, *, seed: int, **optio
       pictures: uint8 `[N, 32, 32, 3]`.
       labels: `[N]`, 0 to 9.
       seed: of the initial parameters and all draws.
-      **options: those of `fit`.
+      **options: those of `fit.Schedule`.
     """
     graph, params = nnx.split(DigitClassifier(rngs=nnx.Rngs(seed)))
 
-    def loss(params, key, batch):
+    def loss(params: Any, key: jax.Array, batch: Any) -> jax.Array:
         images, labels = batch
         shifts = jax.random.randint(key, (len(labels), 2), -2, 3)
         images = jax.vmap(lambda image, shift: jnp.roll(image, shift, (0, 1)))(images / 127.5 - 1, shifts)
@@ -34,7 +36,7 @@ def train_metric(pictures: np.ndarray, labels: np.ndarray, *, seed: int, **optio
 
     held_out = np.arange(len(labels)) % 10 == 0
     data = (jnp.asarray(pictures[~held_out]), jnp.asarray(labels[~held_out]))
-    model = nnx.merge(graph, fit("classifier", loss, params, data, seed=seed, **options))
+    model = nnx.merge(graph, fit("classifier", loss, params, data, Schedule(**options), seed=seed))
     features, found = DigitsMetric(model, None).look(pictures)
     right = found == labels
     print(f"classifier: accuracy {right.mean():.4f}, on held-out pictures {right[held_out].mean():.4f}")
@@ -48,6 +50,8 @@ def measure_real(metric: DigitsMetric, pictures: np.ndarray) -> DigitsMetric:
       UserError: the pictures are others.
     """
     features, _ = metric.look(pictures)
+    if metric.reference is None:
+        raise ValueError("a metric without reference statistics has none to compare with")
     distance = frechet_distance(statistics(features), metric.reference)
     if distance > 1e-3:
         raise UserError(

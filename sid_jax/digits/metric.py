@@ -73,11 +73,12 @@ class DigitsMetric:
         with the first as many of the images.
         """
         features, digits = self.look(images)
-        count = min(len(features), len(self.real))
-        shares = precision_recall(self.real[:count], features[:count])
+        reference, real = self._of_real_images()
+        count = min(len(features), len(real))
+        shares = precision_recall(real[:count], features[:count])
         wanted = np.array([digit_of(prompt) if digit_of(prompt) is not None else -1 for prompt in prompts])
         return {
-            "frechet_distance": frechet_distance(statistics(features), self.reference),
+            "frechet_distance": frechet_distance(statistics(features), reference),
             "precision": shares.precision,
             "recall": shares.recall,
             "prompt_accuracy": float(np.mean(digits == wanted)),
@@ -88,12 +89,17 @@ class DigitsMetric:
         folder.mkdir(parents=True, exist_ok=True)
         flat = {".".join(map(str, path)): np.asarray(leaf[...]) for path, leaf in nnx.to_flat_state(self.params)}
         save_file(flat, folder / NETWORK_FILE)
-        save_file(self.reference._asdict(), folder / REFERENCE_FILE)
+        save_file(self._of_real_images()[0]._asdict(), folder / REFERENCE_FILE)
         self.save_real(folder)
 
     def save_real(self, folder: Path) -> None:
         """Writes the features of real images, and nothing else."""
-        save_file({"real": self.real.astype(np.float16)}, folder / FEATURES_FILE)
+        save_file({"real": self._of_real_images()[1].astype(np.float16)}, folder / FEATURES_FILE)
+
+    def _of_real_images(self) -> tuple[Statistics, np.ndarray]:
+        if self.reference is None or self.real is None:
+            raise ValueError("this metric knows no real images: it gives features only")
+        return self.reference, self.real
 
     @classmethod
     def load(cls, folder: Path, real: bool = True) -> "DigitsMetric":
@@ -122,7 +128,7 @@ class DigitsMetric:
         return cls(classifier, statistics(features), features[chosen])
 
 
-def _probe(graph: nnx.GraphDef, params: Any, images: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _probe(graph: nnx.GraphDef[Any], params: Any, images: jax.Array) -> tuple[jax.Array, jax.Array]:
     model = nnx.merge(graph, params)
     features = model.features(images / 127.5 - 1)
     return features, jnp.argmax(model.out(features), axis=-1)

@@ -16,13 +16,13 @@ from sid_jax.digits.diffusion import Pairs, train_diffusion
 from sid_jax.digits.metric import DigitsMetric
 from sid_jax.digits.networks import MODEL_INDEX, SCHEDULER
 from sid_jax.digits.tokenizer import write_tokenizer
-from sid_jax.experiment.images import TextToImage
+from sid_jax.experiment.images import ImageProgram
 from sid_jax.families.diffusers_export import save_pipeline
-from sid_jax.families.prompts import tokenise
-from sid_jax.families.stable_diffusion import Teacher
+from sid_jax.families.pipeline import Pipeline
+from sid_jax.families.schedulers import process_of
+from sid_jax.families.stable_diffusion import teacher_of
 from sid_jax.runtime.run.log import make_workdir
-from sid_jax.sid import VP
-from sid_jax.teachers.samplers.ddim import DDIM
+from sid_jax.teachers.teacher import Teacher
 
 
 def default() -> ConfigDict:
@@ -91,19 +91,20 @@ def pretrain(config: ConfigDict, out: Path) -> None:
     text = networks.text_encoder(tokenizer, options.pop("text_width"), options.pop("text_layers"))
     shape = latents.shape[1:]
     unet = networks.unet(options.pop("channels"), options.pop("heads"), shape[-1], shape[0], text.config.hidden_size)
-    teacher = Teacher(unet, vae, (text,), (tokenizer,), SCHEDULER, MODEL_INDEX)
+    pipeline = Pipeline(unet, vae, (text,), (tokenizer,), SCHEDULER, MODEL_INDEX)
+    conditions = teacher_of(pipeline).conditions
     pairs = Pairs(
         latents,
         labels,
-        np.stack([tokenise(teacher, digits.prompts_of(digit))[0] for digit in range(10)]),
-        tokenise(teacher, [""])[0][0],
+        np.stack([conditions.read(digits.prompts_of(digit))[0] for digit in range(10)]),
+        conditions.empty()[0][0],
     )
-    unet, text = train_diffusion(unet, text, VP.from_scheduler(SCHEDULER), pairs, seed=config.seed, **options)
-    teacher = dataclasses.replace(teacher, unet=unet, text_encoders=(text,))
+    unet, text = train_diffusion(unet, text, process_of(SCHEDULER), pairs, seed=config.seed, **options)
+    pipeline = dataclasses.replace(pipeline, unet=unet, text_encoders=(text,))
 
     # ---- The folder, with what the teacher can do at each guidance scale.
-    rows = measure(teacher, metric, config.evaluate)
-    save_pipeline(out / "digits", teacher, texts={"README.md": model_card(teacher, config, rows)})
+    rows = measure(teacher_of(pipeline), metric, config.evaluate)
+    save_pipeline(out / "digits", pipeline, texts={"README.md": model_card(pipeline, config, rows)})
     shutil.rmtree(out / "digits_tokenizer")
     print(f"wrote {out / 'digits'}, {out / 'digits_metric'} and {out / 'digits_prompts.txt'}")
 
@@ -112,11 +113,10 @@ def measure(teacher: Teacher, metric: DigitsMetric, settings: ConfigDict) -> lis
     """The metric of the teacher's images at each guidance scale of `settings`."""
     prompts = digits.all_prompts()
     asked = [prompts[i % len(prompts)] for i in range(settings.samples)]
-    process = VP.from_scheduler(SCHEDULER)
     rows = []
     for scale in settings.guidance:
-        generate = TextToImage(teacher, DDIM(process, settings.steps, scale), teacher.vae.config.sample_size)
-        rows.append({"guidance": scale, **metric(generate(teacher.unet.params, asked, 0), asked)})
+        program = ImageProgram(teacher, teacher.sampler(settings.steps, scale), teacher.space.resolution)
+        rows.append({"guidance": scale, **metric(program(teacher.denoiser.params, asked, 0), asked)})
         print(
             "guidance {guidance}: Frechet distance {frechet_distance:.2f}, accuracy {prompt_accuracy:.4f}".format(
                 **rows[-1]

@@ -11,7 +11,7 @@ from sid_jax.digits.metric import DigitClassifier, DigitsMetric
 from sid_jax.digits.networks import MODEL_INDEX, SCHEDULER
 from sid_jax.digits.tokenizer import write_tokenizer
 from sid_jax.families.diffusers_export import save_pipeline
-from sid_jax.families.stable_diffusion import Teacher
+from sid_jax.families.pipeline import Pipeline
 
 
 def write_tiny(folder: Path) -> None:
@@ -26,7 +26,7 @@ def write_tiny(folder: Path) -> None:
     vae, text, unet = (
         component.with_params(networks.initial(component, seed)) for seed, component in enumerate((vae, text, unet))
     )
-    save_pipeline(folder / "teacher", Teacher(unet, vae, (text,), (tokenizer,), SCHEDULER, MODEL_INDEX))
+    save_pipeline(folder / "teacher", Pipeline(unet, vae, (text,), (tokenizer,), SCHEDULER, MODEL_INDEX))
 
     pictures = np.random.default_rng(0).integers(0, 256, (200, 32, 32, 3), np.uint8)
     classifier = DigitClassifier(rngs=nnx.Rngs(0))

@@ -1,128 +1,118 @@
-"""What a config says, in the terms of the method: the teacher, the forward process, the settings, the student."""
+"""What a config says, in the terms of the rest: teacher, few-step generator, settings. Nothing below takes a config."""
 
-import contextlib
 import dataclasses
-from collections.abc import Collection, Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from sid_jax import assets
-from sid_jax.errors import UserError
-from sid_jax.experiment.networks import latent_shape
-from sid_jax.families.stable_diffusion import PARTS, Teacher, load_teacher
+from sid_jax.errors import UserError, user_errors_from
+from sid_jax.families.open import open_configs, open_source
+from sid_jax.families.open import open_teacher as teacher_in
 from sid_jax.models import Execution
 from sid_jax.runtime.devices import mesh as meshes
 from sid_jax.runtime.devices.precision import parse_dtype
-from sid_jax.sid import VP, FewStep, Gan, Guidance, Settings, TrainState, preset
+from sid_jax.sid import LAWS, Ema, FewStep, Gan, Guidance, Loss, Optimizer, Process, Settings, Times, preset
+from sid_jax.teachers.conditions import Conditions
+from sid_jax.teachers.teacher import Teacher
 
-
-@contextlib.contextmanager
-def naming(source: str) -> Iterator[None]:
-    """Turns a ValueError about a setting into a UserError that names where the setting is from."""
-    try:
-        yield
-    except ValueError as error:
-        raise UserError(f"{source}: {error}") from error
+_Record = TypeVar("_Record")
 
 
 def execution_of(config: ConfigDict, mesh: jax.sharding.Mesh | None = None) -> Execution:
-    """How the UNet is computed on the devices of `mesh`; None: on one, of JAX's default backend."""
-    with naming("config"):
+    """How the denoiser is computed on the devices of `mesh`; None: on one, of JAX's default backend."""
+    with user_errors_from("config"):
         return Execution(
             config.attention.implementation, config.attention.long, remat=config.remat, scan=config.scan, mesh=mesh
         )
 
 
-def open_teacher(
-    config: ConfigDict,
-    parts: Collection[str] = PARTS,
-    fetch: Collection[str] = (),
-    mesh: jax.sharding.Mesh | None = None,
-) -> Teacher:
-    """The teacher of a config: parameters in float32, networks that compute in `precision.compute` on `mesh`.
+def open_teacher(config: ConfigDict, *parts: str, mesh: jax.sharding.Mesh | None = None) -> Teacher:
+    """The teacher of a config, whose networks compute in `precision.compute` on `mesh`.
 
-    The autoencoder, which only makes pictures, computes in float32.
+    What is between images and the denoiser, such as an autoencoder, computes in float32.
 
     Args:
       config: the run's.
-      parts: networks whose parameters are read now.
-      fetch: further networks whose files will be read.
+      *parts: of the teacher, whose parameters are read now, in float32.
       mesh: devices that parameters are sharded over; by default they are all on one.
     """
     if not config.teacher:
         raise UserError("config key teacher is empty: set it to a diffusers folder or a hub id")
-    source = assets.resolve(config.teacher)
+    bundle = open_source(config.teacher, variant=config.variant, revision=config.revision)
     place = meshes.into_shards(mesh, jnp.float32) if mesh else None
-    names = {"variant": config.variant, "revision": config.revision}
-    return configured(load_teacher(source, **names, parts=parts, fetch=fetch, place=place), config, mesh)
+    return configured(teacher_in(bundle, config.family).load(*parts, place=place), config, mesh)
+
+
+def describe_teacher(config: ConfigDict, mesh: jax.sharding.Mesh | None = None) -> tuple[Teacher, str]:
+    """The same without parameters, and where its configuration is from; published ones come with the package."""
+    bundle, origin = open_configs(config.teacher, variant=config.variant, revision=config.revision)
+    return configured(teacher_in(bundle, config.family), config, mesh), origin
 
 
 def configured(teacher: Teacher, config: ConfigDict, mesh: jax.sharding.Mesh | None = None) -> Teacher:
     """The teacher with networks that are computed as the config says, on the devices of `mesh`."""
     compute = parse_dtype("precision.compute", config.precision.compute)
+    conditions = teacher.conditions
     return dataclasses.replace(
         teacher,
-        unet=teacher.unet.rebuild(dtype=compute, execution=execution_of(config, mesh)),
-        text_encoders=tuple(component.rebuild(dtype=compute) for component in teacher.text_encoders),
+        denoiser=teacher.denoiser.rebuild(dtype=compute, execution=execution_of(config, mesh)),
+        conditions=conditions.with_parts(tuple(part.rebuild(dtype=compute) for part in conditions.parts)),
     )
 
 
-def new_state(params: Any, dtype: jnp.dtype, mesh: jax.sharding.Mesh) -> tuple[TrainState, Any]:
-    """The state at step 0, and the frozen teacher in the type that it is stored in, both sharded.
-
-    Args:
-      params: the teacher's, float32. They become part of the state and can't be used any more: the devices hold at no
-        moment more than what is returned.
-      dtype: of the frozen teacher.
-      mesh: where it all is.
-    """
-
-    def create(params):
-        return TrainState.create(params), jax.tree.map(lambda p: p.astype(dtype), params)
-
-    shardings = meshes.parameter_shardings(jax.eval_shape(create, params), mesh)
-    return jax.jit(create, donate_argnums=0, out_shardings=shardings)(params)
+def asked_of(config: ConfigDict, conditions: Conditions) -> list[Any]:
+    """What the run asks for: its prompts, or for a teacher of another kind all that can be asked for."""
+    return conditions.asked(assets.resolve(config.get("prompts", "")), file=True)
 
 
 def guidance_of(config: ConfigDict) -> Guidance:
     """The four scales: those of the named strategy, and over them each one that is set by itself."""
-    chosen = preset(config.guidance.strategy, config.guidance.scale)
-    names = (field.name for field in dataclasses.fields(Guidance))
-    given = {name: config.guidance[name] for name in names if config.guidance[name] is not None}
-    return dataclasses.replace(chosen, **given)
+    if "guidance" not in config:
+        return Guidance()
+    with user_errors_from("config"):
+        chosen = preset(config.guidance.strategy, config.guidance.scale)
+        names = (field.name for field in dataclasses.fields(Guidance))
+        given = {name: config.guidance[name] for name in names if config.guidance[name] is not None}
+        return dataclasses.replace(chosen, **given)
 
 
-def settings_of(config: ConfigDict, teacher: Teacher) -> Settings:
-    """The numbers of the train step."""
-    with naming("config"):
+def settings_of(config: ConfigDict, shape: tuple[int, ...]) -> Settings:
+    """The numbers of the train step, for images or latents of a shape (H, W, C)."""
+    with user_errors_from("config"):
         return Settings(
-            seed=config.seed,
             batch=config.batch,
+            shape=shape,
+            seed=config.seed,
             accumulation=config.accumulation,
-            latent_shape=latent_shape(teacher, config.resolution),
-            num_steps=config.sid.num_steps,
-            t_init=config.sid.t_init,
-            noise=config.sid.noise,
-            alpha=config.sid.alpha,
-            weighting=config.sid.weighting,
-            loss_scale=config.sid.loss_scale,
+            loss=_fields_of(Loss, config.sid),
             guidance=guidance_of(config),
             gan=Gan(**config.gan),
-            lr=config.optimizer.lr,
-            glr=config.optimizer.glr,
-            beta2=config.optimizer.beta2,
-            eps=config.optimizer.eps,
-            clip_value=config.optimizer.clip_value,
-            half_life=config.ema.half_life,
-            ramp_up=config.ema.ramp_up,
+            optimizer=Optimizer(**config.optimizer),
+            ema=Ema(**config.ema),
         )
 
 
-def sampler_of(config: ConfigDict, teacher: Teacher) -> FewStep:
-    """The student's sampler; its `process` is the teacher's forward process."""
-    with naming("config"):
-        process = VP.from_scheduler(teacher.scheduler_config, config.sid.t_min, config.sid.t_max)
-        return FewStep(process, config.sid.num_steps, config.sid.t_init, config.sid.noise)
+def few_step_of(config: ConfigDict, process: Process) -> FewStep:
+    """The student's sampler."""
+    sid = config.sid
+    start = process.default_start(sid.num_steps) if sid.t_init is None else sid.t_init
+    with user_errors_from("config"):
+        return FewStep(process, sid.num_steps, start, sid.noise, sid.first)
+
+
+def times_of(config: ConfigDict, process: Process) -> Times:
+    """At which times of the teacher's process the losses look."""
+    with user_errors_from("config"):
+        if config.sid.times not in LAWS:
+            raise ValueError(f"sid.times: {config.sid.times!r} is not one of {', '.join(LAWS)}")
+        times = _fields_of(LAWS[config.sid.times], config.sid)
+        times.check(process)
+        return times
+
+
+def _fields_of(record: type[_Record], group: ConfigDict) -> _Record:
+    """A dataclass whose fields are keys of a group that has others too."""
+    return record(**{field.name: group[field.name] for field in dataclasses.fields(record)})  # type: ignore[arg-type]

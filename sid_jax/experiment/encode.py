@@ -1,4 +1,4 @@
-"""Encodes the image-text pairs of a config once, into a cache of latents."""
+"""Encodes the image-text pairs of a config once, into a cache of latents, so that training needs no autoencoder."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,55 +10,62 @@ from tqdm import tqdm
 
 from sid_jax.data.images import Corrupted, decode
 from sid_jax.data.pairs import PairSource
-from sid_jax.data.sources.latents import LatentCache, write_cache
+from sid_jax.data.sources.latents import write_cache
 from sid_jax.errors import UserError
-from sid_jax.experiment import build
-from sid_jax.experiment.networks import networks_of
-from sid_jax.experiment.streams import autoencoder_digest, open_source
-from sid_jax.families.stable_diffusion import Teacher
+from sid_jax.experiment.build import open_teacher
+from sid_jax.experiment.networks import params_of
+from sid_jax.experiment.streams import open_images
+from sid_jax.teachers.space import Space
 
 
 def encode(config: ConfigDict, out: Path, batch: int = 16) -> None:
     """Writes the cache.
 
+    Args:
+      config: of the run that will train from it.
+      out: folder of the cache.
+      batch: images at a time.
+
     Raises:
       UserError: the pairs, the teacher or the folder can't be used.
     """
-    source = open_source(config)
-    if isinstance(source, LatentCache):
+    source = open_images(config)
+    if source.encoded is not None:
         raise UserError(f"real.source {config.real.source} is a cache of latents already: name the images")
-    teacher = build.open_teacher(config, parts=("vae",))
+    space = open_teacher(config, "space").space
     skipped: list[int] = []
     count = write_cache(
         out,
-        _batches(source, teacher, config, batch, skipped),
+        _batches(source, space, config, batch, skipped),
         len(source),
         source=source.name,
-        autoencoder=autoencoder_digest(teacher),
+        autoencoder=space.digest(),
         resolution=config.resolution,
     )
     print(f"wrote {count} latents to {out}; {len(skipped)} images can't be used")
 
 
 def _batches(
-    source: PairSource, teacher: Teacher, config: ConfigDict, batch: int, skipped: list[int]
+    source: PairSource, space: Space, config: ConfigDict, batch: int, skipped: list[int]
 ) -> Iterator[tuple[np.ndarray, list[tuple[str, ...]]]]:
     """Latents and captions of the pairs that can be used; the indices of the others are added to `skipped`."""
-    encode_images = jax.jit(networks_of(teacher, config.resolution).encode_images)
+    encode_images = jax.jit(space.encode_images)
 
     def latents(images: list[np.ndarray]) -> np.ndarray:
         # The last batch is filled up, so that there is one shape to compile for.
         filled = np.stack(images + images[-1:] * (batch - len(images)))
-        return np.asarray(encode_images(teacher.vae.params, filled))[: len(images)]
+        return np.asarray(encode_images(params_of(space.parts), filled))[: len(images)]
 
-    images, captions = [], []
+    images, conditions = [], []
     for index in tqdm(range(len(source)), unit="image", disable=None):
         try:
             pair = source[index]
+            if not isinstance(pair.image, bytes):
+                raise Corrupted("it is no file of an image")
             images.append(decode(pair.image, config.resolution, config.real.max_pixels))
-            captions.append(pair.captions)
+            conditions.append(pair.conditions)
         except Corrupted:
             skipped.append(index)
         if images and (len(images) == batch or index == len(source) - 1):
-            yield latents(images), captions
-            images, captions = [], []
+            yield latents(images), conditions
+            images, conditions = [], []

@@ -1,69 +1,77 @@
-"""The networks of a teacher as functions of their parameters, for `sid`."""
+"""The networks of a teacher as functions of their parameters, for `sid`; and what a run begins with."""
 
-import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from sid_jax.errors import UserError
-from sid_jax.experiment.condition_cache import Text, text_of
-from sid_jax.families.stable_diffusion import Teacher
+from sid_jax.models.layers.constant import Constant
+from sid_jax.runtime.devices import mesh as meshes
 from sid_jax.runtime.devices.gather import gather_weights
-from sid_jax.sid import Networks
+from sid_jax.sid import Networks, TrainState
+from sid_jax.teachers.teacher import Teacher
 
 
-def networks_of(
-    teacher: Teacher, resolution: int, mesh: jax.sharding.Mesh | None = None, text: Text | None = None
-) -> Networks:
-    """The teacher's UNet, its text and its encoder of images as functions of their parameters, for `sid`.
+def networks_of(teacher: Teacher, resolution: int, mesh: jax.sharding.Mesh | None = None) -> Networks:
+    """The teacher's denoiser, conditions and encoder of images as functions of their parameters.
 
     Args:
       teacher: its graphs say what the networks compute in; its parameters are not used.
       resolution: of the images, in pixels.
-      mesh: over whose `fsdp` axis the UNet's parameters are sharded.
-      text: how prompts become conditions; by default by the teacher's text encoders.
+      mesh: over whose `fsdp` axis the denoiser's parameters are sharded.
     """
 
-    def unet(params: Any, x_t: jax.Array, t: jax.Array, cond: dict[str, Any]) -> jax.Array:
-        return unet_with_bottleneck(params, x_t, t, cond)[0]
+    def network(params: Any) -> Any:
+        return gather_weights(nnx.merge(teacher.denoiser.graphdef, params), mesh)
 
-    def unet_with_bottleneck(
-        params: Any, x_t: jax.Array, t: jax.Array, cond: dict[str, Any]
+    def denoiser(params: Any, x_t: jax.Array, t: jax.Array, cond: Any, dropout_key: jax.Array | None) -> jax.Array:
+        output: jax.Array = network(params)(x_t, teacher.process.network_time(t), dropout_key=dropout_key, **cond)
+        return output
+
+    def discriminator(
+        params: Any, x_t: jax.Array, t: jax.Array, cond: Any, dropout_key: jax.Array | None
     ) -> tuple[jax.Array, jax.Array]:
-        return gather_weights(nnx.merge(teacher.unet.graphdef, params), mesh).with_bottleneck(x_t, t, **cond)
+        merged, time = network(params), teacher.process.network_time(t)
+        output, features = merged.with_features(x_t, time, dropout_key=dropout_key, **cond)
+        return output, merged.logits(features)
 
-    encode_text = (text or text_of(teacher, resolution)).encode
-    return Networks(unet, encode_text, unet_with_bottleneck, functools.partial(encode_images, teacher))
+    def encode_condition(params: Any, read: Any) -> Any:
+        return teacher.conditions.encode_condition(params, read, resolution)
+
+    return Networks(denoiser, encode_condition, discriminator, teacher.space.encode_images, combine)
 
 
-def latent_shape(teacher: Teacher, resolution: int) -> tuple[int, int, int]:
-    """(H, W, C) of the latents of images of `resolution` x `resolution` pixels.
+def combine(base: nnx.State, trained: nnx.State | None) -> nnx.State:
+    """The denoiser's parameters: what is trained, with what of the base never is (see `sid.Networks`)."""
+    if trained is None:
+        return base
+    constants = nnx.filter_state(base, Constant)
+    return nnx.merge_state(constants, trained) if jax.tree.leaves(constants) else trained
 
-    Raises:
-      UserError: the autoencoder and the UNet can't halve that resolution as often as they do.
+
+def params_of(parts: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The parameters of the networks of a teacher's conditions or space."""
+    return tuple(part.params for part in parts)
+
+
+def new_state(params: nnx.State, dtype: jnp.dtype, mesh: jax.sharding.Mesh) -> tuple[TrainState, nnx.State]:
+    """The state at step 0, and the frozen teacher in the type that it is stored in, both sharded.
+
+    Args:
+      params: the teacher's, float32. They become part of the state and can't be used any more: the devices hold at no
+        moment more than what is returned.
+      dtype: of the frozen teacher.
+      mesh: where it all is.
     """
-    vae, unet = teacher.vae.config, teacher.unet.config
-    unit = vae.downscale * 2 ** (len(unet.block_out_channels) - 1)
-    if resolution < 1 or resolution % unit:
-        raise UserError(f"resolution {resolution} does not suit the teacher: use a multiple of {unit}")
-    side = resolution // vae.downscale
-    return side, side, vae.latent_channels
+
+    def create(params: nnx.State) -> tuple[TrainState, nnx.State]:
+        return TrainState.create(params), jax.tree.map(lambda p: p.astype(dtype), params)
+
+    shardings = meshes.parameter_shardings(jax.eval_shape(create, params), mesh)
+    return jax.jit(create, donate_argnums=0, out_shardings=shardings)(params)
 
 
-def encode_images(teacher: Teacher, vae_params: Any, images: jax.Array) -> jax.Array:
-    """Images uint8 `[B, H, W, 3]` -> latents `[B, h, w, C]` as the UNet sees them: the mean of what the autoencoder
-    says of each, which a cache can hold and a sample would not be. Latents, in floating point, come back as they are.
-    """
-    if jnp.issubdtype(images.dtype, jnp.floating):
-        return images
-    vae = nnx.merge(teacher.vae.graphdef, vae_params)
-    return vae.encode(images / 127.5 - 1)[0] * teacher.vae.config.scaling_factor
-
-
-def decode(teacher: Teacher, vae_params: Any, latents: jax.Array) -> jax.Array:
-    """Latents `[B, h, w, C]` as the UNet sees them -> images uint8 `[B, H, W, 3]`."""
-    vae = nnx.merge(teacher.vae.graphdef, vae_params)
-    images = vae.decode(latents.astype(jnp.float32) / teacher.vae.config.scaling_factor)
-    return jnp.round((jnp.clip(images, -1, 1) + 1) * 127.5).astype(jnp.uint8)
+def with_constants(params: nnx.State, constants: nnx.State) -> nnx.State:
+    """Parameters, and what of a network is none, as one; the same where there is nothing of that kind."""
+    return nnx.merge_state(params, constants) if jax.tree.leaves(constants) else params

@@ -1,23 +1,26 @@
-"""What the GAN term needs of the outside world, as a config says it: image-text pairs for the train step."""
+"""What a run reads, as its config says it: prompts or labels, and for the GAN term real images."""
 
-import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
+import jax
 from ml_collections import ConfigDict
 
-from sid_jax.data.pairs import PairSource
-from sid_jax.data.sources.latents import LatentCache
+from sid_jax.data.pairs import Encoded, PairSource
 from sid_jax.data.sources.open import open_pairs
 from sid_jax.data.streams import JoinedStream, PairStream
 from sid_jax.errors import UserError
-from sid_jax.experiment.networks import latent_shape
-from sid_jax.families.stable_diffusion import Teacher
-from sid_jax.sid import Settings
+from sid_jax.experiment.condition_cache import precomputes
+from sid_jax.experiment.networks import params_of
+from sid_jax.runtime.devices import mesh as meshes
+from sid_jax.sid import Batch, Gan, Real
+from sid_jax.teachers.conditions import Asked
+from sid_jax.teachers.space import Space
+from sid_jax.teachers.teacher import Teacher
 
 
-def open_source(config: ConfigDict) -> PairSource:
-    """The pairs of `real.source`.
+def open_images(config: ConfigDict) -> PairSource:
+    """The images of `real.source`, each with what it is of.
 
     Raises:
       UserError: there are none.
@@ -26,60 +29,73 @@ def open_source(config: ConfigDict) -> PairSource:
     return open_pairs(real.source, split=real.split, data_dir=real.data_dir, image=real.image, caption=real.caption)
 
 
-def with_real_images(
-    prompts: Any,
-    config: ConfigDict,
-    settings: Settings,
-    teacher: Teacher,
-    read: Callable[[list[str]], Any],
-    rows: Sequence[int] | None = None,
-) -> tuple[Any, dict[str, Any]]:
-    """The stream of a run's data, and the frozen parameters that its images are encoded with, to be put beside others.
+def open_stream(
+    config: ConfigDict, gan: Gan, teacher: Teacher, asked: Asked, rows: Sequence[int] | None = None
+) -> tuple[Any, tuple[Any, ...]]:
+    """The stream of a run's data, and the frozen parameters that the train step encodes its images with.
 
-    Without a GAN term that is the stream of prompts and nothing.
+    Without a GAN term that is a stream of prompts or labels, and no parameters.
 
     Args:
-      prompts: the stream of prompts.
-      config, settings, teacher: the run's.
-      read: from captions to what the train step is given of them.
+      config: the run's.
+      gan: its numbers.
+      teacher: its conditions read what is asked for.
+      asked: prompts or labels.
       rows: the indices of this host's rows of a batch; by default all.
 
     Raises:
-      UserError: the pairs can't be read, or they are latents that are not the teacher's.
+      UserError: the images can't be read, or they are latents that are not the teacher's.
     """
-    if not settings.gan.lambda_d:
-        return prompts, {}
-    if config.text.precompute:
+    stream = teacher.conditions.stream(asked, config.batch, config.seed, rows)
+    if not gan.used:
+        return stream, ()
+    if precomputes(config):
         raise UserError(
             "config key text.precompute is true, but captions of real images are not among the prompts that are "
             "encoded once: set it to false, or both weights of the GAN term to 0"
         )
-    source = open_source(config)
-    cached = isinstance(source, LatentCache)
-    if cached:
-        _check_cache(source, config, teacher)
-    pairs = PairStream(source, config.batch, config.seed, read, config.resolution, config.real.max_pixels, rows)
-    return JoinedStream(prompts, pairs), {} if cached else {"vae": teacher.vae.params}
+    source = open_images(config)
+    encoded = source.encoded
+    if encoded is not None:
+        _check_encoded(encoded, config.real.source, teacher.space, config.resolution)
+    pairs = PairStream(
+        source,
+        config.batch,
+        config.seed,
+        teacher.conditions.read,
+        config.resolution,
+        config.real.max_pixels,
+        rows,
+    )
+    return JoinedStream(stream, pairs), () if encoded is not None else params_of(teacher.space.parts)
 
 
-def autoencoder_digest(teacher: Teacher) -> str:
-    """What identifies the latents that a teacher's autoencoder makes: hexadecimal SHA-256 of its files."""
-    digest = hashlib.sha256()
-    for path in (teacher.vae.folder / "config.json", *teacher.vae.weights().files):
-        with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()
+def placed_batch(
+    read: dict[str, Any], batch: int, empty: Any, mesh: jax.sharding.Mesh
+) -> tuple[Batch, jax.Array | None]:
+    """What a stream gave for an iteration, on the devices, and how many images were skipped for each sample, `[B]`.
+
+    Args:
+      read: this host's rows.
+      batch: B.
+      empty: what was read for the unconditional case, on the devices.
+      mesh: the devices.
+    """
+    placed = meshes.place_batch(read, batch, mesh)
+    real = placed.get("real")
+    of_images = None if real is None else Real(real["images"], real["tokens"])
+    corrupted = None if real is None else real["corrupted"]
+    return Batch(placed["fake"], placed["generator"], empty, of_images), corrupted
 
 
-def _check_cache(cache: LatentCache, config: ConfigDict, teacher: Teacher) -> None:
-    shape = latent_shape(teacher, config.resolution)
-    if cache.shape != shape or cache.resolution != config.resolution:
+def _check_encoded(encoded: Encoded, name: str, space: Space, resolution: int) -> None:
+    shape = space.shape(resolution)
+    if encoded.shape != shape or encoded.resolution != resolution:
         raise UserError(
-            f"real.source {config.real.source}: its latents {cache.shape} are of images of {cache.resolution} px; "
-            f"resolution {config.resolution} needs {shape}: write it anew"
+            f"real.source {name}: its latents {encoded.shape} are of images of {encoded.resolution} px; "
+            f"resolution {resolution} needs {shape}: write it anew"
         )
-    if cache.autoencoder != autoencoder_digest(teacher):
+    if encoded.space != space.digest():
         raise UserError(
-            f"real.source {config.real.source}: its latents are those of another autoencoder than the teacher's: "
-            "write it anew"
+            f"real.source {name}: its latents are those of another autoencoder than the teacher's: write it anew"
         )

@@ -1,7 +1,5 @@
 """Writing a whole diffusers folder that PyTorch's pipelines open: a distilled student, or a teacher made here."""
 
-import dataclasses
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,22 +7,47 @@ from typing import Any
 from flax import nnx
 
 from sid_jax.errors import UserError
-from sid_jax.families.stable_diffusion import Teacher
-from sid_jax.formats.safetensors_files import SHARD_BYTES, inside, write_weights
+from sid_jax.families.card import card_of
+from sid_jax.families.pipeline import Pipeline
+from sid_jax.families.schedulers import scheduler_of
+from sid_jax.formats.diffusers_folder import INDEX, MARKER, copy_files, copy_optional, index_without_missing, is_export
+from sid_jax.formats.safetensors_files import SHARD_BYTES, write_weights
 from sid_jax.formats.state_dict import Stored
-from sid_jax.models.registry import NETWORKS
+from sid_jax.models.registry import NETWORK_TYPES
 from sid_jax.runtime.storage.folders import appearing
-from sid_jax.runtime.storage.json_files import read_json, write_json
+from sid_jax.runtime.storage.json_files import write_json
 from sid_jax.teachers.component import Component
+from sid_jax.teachers.teacher import Export
 
-MARKER = "sid_jax.json"  # in every folder that is written here
-_OPTIONAL = ("safety_checker", "feature_extractor", "image_encoder")
-_WHOLE = ("model.safetensors", "preprocessor_config.json")  # one of these makes an optional component usable
+
+def write_student(pipeline: Pipeline, folder: str | Path, student: Export, *, overwrite: bool = False) -> None:
+    """Writes a student of a pipeline's teacher; see `teachers.teacher.Writer`.
+
+    The file `sid_jax.json` says how it was trained, and what the teacher's process is; the folder's scheduler is
+    PyTorch's.
+
+    Raises:
+      UserError: the folder can't be written, or holds something else.
+    """
+    scheduler = scheduler_of(student.sampler)
+    save_pipeline(
+        folder,
+        pipeline,
+        student.params,
+        scheduler_config=scheduler.config,
+        about={
+            "config": dict(student.settings),
+            "step": student.step,
+            "teacher_scheduler": dict(pipeline.scheduler_config),
+        },
+        texts={**scheduler.files, "README.md": card_of(student, pipeline, stock=scheduler.exact)},
+        overwrite=overwrite,
+    )
 
 
 def save_pipeline(
     folder: str | Path,
-    teacher: Teacher,
+    pipeline: Pipeline,
     unet_params: nnx.State | None = None,
     *,
     scheduler_config: Mapping[str, Any] | None = None,
@@ -33,7 +56,7 @@ def save_pipeline(
     overwrite: bool = False,
     shard_bytes: int = SHARD_BYTES,
 ) -> None:
-    """Writes `teacher` with another UNet as a diffusers folder, all of it or nothing.
+    """Writes a pipeline with another UNet as a diffusers folder, all of it or nothing.
 
     The UNet is written in float32. The other networks are copied from the teacher's files in the type they have there,
     under their present names; where there are no files (a teacher made here), from their parameters. Tokenizers,
@@ -42,8 +65,8 @@ def save_pipeline(
 
     Args:
       folder: where to. It appears in one step, when it is complete.
-      teacher: the pipeline.
-      unet_params: the student's parameters; None: those of the teacher.
+      pipeline: its networks, tokenizers and index.
+      unet_params: the student's parameters; None: those of the pipeline.
       scheduler_config: what to write instead of the teacher's; its `_class_name` goes into `model_index.json`.
       about: facts for the file `sid_jax.json`, such as the number of steps and the first time.
       texts: further files, path in the folder to content.
@@ -54,38 +77,32 @@ def save_pipeline(
       UserError: `folder` is a link, a file, or a folder with other things in it; or files of the teacher are unusable.
     """
     folder = Path(folder).expanduser().absolute()
-    _check_target(folder, teacher.source, overwrite)
-    scheduler = dict(scheduler_config or teacher.scheduler_config)
-    unet = teacher.unet
+    _check_target(folder, pipeline.folder, overwrite)
+    scheduler = dict(scheduler_config or pipeline.scheduler_config)
+    networks = dict(pipeline.components)
     if unet_params is not None:
-        unet = dataclasses.replace(unet, params=unet_params, folder=None)
+        networks["unet"] = pipeline.unet.made_of(unet_params)
     try:
-        _write(folder, teacher, unet, scheduler, {**(about or {}), "written_by": "sid_jax"}, texts or {}, shard_bytes)
+        with appearing(folder) as new:
+            for name, component in networks.items():
+                _write_component(new / name, component, float32=name == "unet", shard_bytes=shard_bytes)
+            for name, tokenizer in zip(pipeline.kind.tokenizers, pipeline.tokenizers, strict=True):
+                if pipeline.folder is None:
+                    tokenizer.save_pretrained(new / name)
+                else:
+                    copy_files(pipeline.folder / name, new / name)
+            if pipeline.folder is not None:
+                copy_optional(pipeline.folder, new)
+            (new / "scheduler").mkdir()
+            write_json(new / "scheduler" / "scheduler_config.json", scheduler)
+            index = index_without_missing(new, pipeline.model_index)
+            write_json(new / INDEX, index | {"scheduler": ["diffusers", scheduler["_class_name"]]})
+            write_json(new / MARKER, {**(about or {}), "written_by": "sid_jax"})
+            for name, text in (texts or {}).items():
+                (new / name).parent.mkdir(exist_ok=True)
+                (new / name).write_text(text, encoding="utf-8")
     except OSError as error:
         raise UserError(f"{folder}: cannot be written ({error})") from error
-
-
-def _write(folder, teacher, unet, scheduler, about, texts, shard_bytes) -> None:
-    with appearing(folder) as new:
-        for name, component in {**teacher.components, "unet": unet}.items():
-            _write_component(new / name, component, float32=name == "unet", shard_bytes=shard_bytes)
-        for name, tokenizer in zip(teacher.pipeline.tokenizers, teacher.tokenizers, strict=True):
-            _write_tokenizer(new / name, tokenizer, teacher.source and teacher.source / name)
-        if teacher.source is not None:
-            _copy_optional(teacher.source, new)
-        (new / "scheduler").mkdir()
-        write_json(new / "scheduler" / "scheduler_config.json", scheduler)
-        write_json(new / "model_index.json", _model_index(new, teacher, scheduler))
-        write_json(new / MARKER, about)
-        for name, text in texts.items():
-            (new / name).parent.mkdir(exist_ok=True)
-            (new / name).write_text(text, encoding="utf-8")
-
-
-def is_export(folder: Path) -> bool:
-    """Whether `save_pipeline` has written `folder`."""
-    file = folder / MARKER
-    return file.is_file() and read_json(file).get("written_by") == "sid_jax"
 
 
 def _check_target(folder: Path, source: Path | None, overwrite: bool) -> None:
@@ -99,7 +116,7 @@ def _check_target(folder: Path, source: Path | None, overwrite: bool) -> None:
         raise UserError(f"{folder}: the teacher {source} is there; choose another folder")
     if not any(folder.iterdir()) or is_export(folder):
         return
-    if not (folder / "model_index.json").is_file():
+    if not (folder / INDEX).is_file():
         raise UserError(f"{folder}: not empty, and not a diffusers folder; choose another")
     if not overwrite:
         raise UserError(f"{folder}: another pipeline is there; choose another folder, or overwrite it")
@@ -111,42 +128,4 @@ def _write_component(folder: Path, component: Component, *, float32: bool, shard
     stored, tensors = component.state_dict()
     if float32:
         stored = {name: Stored(entry.shape, "float32") for name, entry in stored.items()}
-    write_weights(folder, NETWORKS[component.class_name].stem, stored, tensors, shard_bytes=shard_bytes)
-
-
-def _write_tokenizer(folder: Path, tokenizer: Any, source: Path | None) -> None:
-    if source is None:
-        tokenizer.save_pretrained(folder)
-    else:
-        _copy_files(source, folder)
-
-
-def _copy_optional(source: Path, target: Path) -> None:
-    """Copies the components that have to do with the safety checker, of those that are whole."""
-    present = {name for name in _OPTIONAL if any((source / name / file).is_file() for file in _WHOLE)}
-    if "feature_extractor" not in present:  # without which a pipeline does not take its safety checker
-        present.discard("safety_checker")
-    for name in sorted(present):
-        _copy_files(source / name, target / name)
-
-
-def _copy_files(source: Path, target: Path) -> None:
-    target.mkdir()
-    for file in sorted(source.iterdir()):
-        if file.is_file() and (file.suffix in (".json", ".txt") or file.name in _WHOLE):
-            if not inside(source, file):
-                raise UserError(f"{file}: a link out of its folder, which is not followed")
-            shutil.copyfile(file, target / file.name)
-
-
-def _model_index(folder: Path, teacher: Teacher, scheduler: Mapping[str, Any]) -> dict[str, Any]:
-    """The teacher's `model_index.json`, with null for the components that are not in `folder`."""
-    present = {entry.name for entry in folder.iterdir()}
-    index = {
-        name: [None, None] if isinstance(value, list) and name not in present else value
-        for name, value in teacher.model_index.items()
-    }
-    index["scheduler"] = ["diffusers", scheduler["_class_name"]]
-    if index.get("safety_checker") == [None, None]:
-        index["requires_safety_checker"] = False
-    return index
+    write_weights(folder, NETWORK_TYPES[component.class_name].stem, stored, tensors, shard_bytes=shard_bytes)

@@ -1,4 +1,4 @@
-"""Teachers without weights: the networks of a config's teacher, of which a plan needs the shapes only."""
+"""Configurations of published teachers, which come with the package: a plan needs nothing else of a teacher."""
 
 import dataclasses
 import json
@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from sid_jax import assets
-from sid_jax.families.stable_diffusion import PIPELINES, Teacher, load_teacher
-from sid_jax.teachers import build
+from sid_jax.errors import UserError
+from sid_jax.formats.bundle import Bundle, Tensors
+from sid_jax.formats.diffusers_folder import INDEX
 
 PUBLISHED = {
     "stable-diffusion-v1-5/stable-diffusion-v1-5": "sd15",
@@ -21,36 +21,34 @@ PUBLISHED = {
 """Hub ids whose networks' configurations come with the package."""
 
 
-def abstract_teacher(source: str, *, variant: str = "", revision: str = "main") -> tuple[Teacher, str]:
-    """The teacher of that name with abstract parameters, and where its configuration is from.
+class PublishedConfigs(Bundle):
+    """What `published/NAME.json` says of a teacher; without tensors, and without the vocabularies of tokenizers."""
 
-    A folder is read; so is a hub repository, except those of `PUBLISHED`, for which no network is needed.
+    def __init__(self, name: str):
+        file = resources.files("sid_jax.families") / "published" / f"{name}.json"
+        self._fields = json.loads(file.read_text())
+        self.source, self.kind_at = name, f"published/{name}.json"
+        self.kind = self._fields["model_index"]["_class_name"]
 
-    Raises:
-      UserError: there is no such folder or repository.
-    """
-    if source in PUBLISHED and revision == "main":
-        return published(PUBLISHED[source]), "its published config.json, which comes with sid_jax"
-    return load_teacher(assets.resolve(source), variant=variant, revision=revision, parts=()), "its config.json"
+    def config(self, part: str) -> dict[str, Any]:
+        """The fields of a part."""
+        fields: dict[str, Any] = self._fields["model_index" if part == INDEX else part]
+        return fields
 
+    def config_at(self, part: str) -> str:
+        """The file, and the part in it."""
+        return f"{self.kind_at}, {part}"
 
-def published(name: str) -> Teacher:
-    """The teacher that `published/NAME.json` describes, without tokenizers' vocabularies."""
-    file = resources.files("sid_jax.families") / "published" / f"{name}.json"
-    fields = json.loads(file.read_text())
-    pipeline = PIPELINES[fields["model_index"]["_class_name"]]
+    def check_class(self, part: str, allowed: tuple[str, ...]) -> None:
+        """Nothing is wrong with what comes with the package."""
 
-    def network(part: str, class_name: str):
-        return build(class_name, fields[part], where=f"published/{name}.json, {part}")
+    def weights(self, part: str) -> Tensors:
+        """There are none."""
+        raise UserError(f"{self.config_at(part)}: there are no weights with it")
 
-    return Teacher(
-        unet=network("unet", "UNet2DConditionModel"),
-        vae=network("vae", "AutoencoderKL"),
-        text_encoders=tuple(network(part, class_name) for part, class_name in pipeline.text_encoders.items()),
-        tokenizers=tuple(_Tokenizer() for _ in pipeline.tokenizers),
-        scheduler_config=fields["scheduler"],
-        model_index=fields["model_index"],
-    )
+    def tokenizer(self, part: str) -> "_Tokenizer":
+        """One that reads all texts as the same."""
+        return _Tokenizer()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,166 +1,135 @@
-"""A teacher: the diffusers folder (or hub id) of a Stable Diffusion pipeline, opened for JAX."""
+"""Stable Diffusion 1.x, 2.x and XL: the parts of a pipeline, and the teacher that they make."""
 
-import dataclasses
-from collections.abc import Collection
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+import functools
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from sid_jax.errors import UserError
-from sid_jax.formats.hub import locate
-from sid_jax.formats.state_dict import Place
-from sid_jax.models.registry import NETWORKS
-from sid_jax.runtime.storage.json_files import read_json
-from sid_jax.teachers.component import Component, open_component
+from sid_jax.errors import UserError, user_errors_from
+from sid_jax.families import diffusers_export
+from sid_jax.families.pipeline import KINDS, Pipeline
+from sid_jax.families.schedulers import process_of
+from sid_jax.formats.bundle import Bundle
+from sid_jax.formats.diffusers_folder import INDEX
+from sid_jax.teachers import component_of
+from sid_jax.teachers.conditions import PromptConditions
+from sid_jax.teachers.samplers.ddim import DDIM
+from sid_jax.teachers.space import LatentSpace
+from sid_jax.teachers.teacher import Sampler, Teacher
 
-if TYPE_CHECKING:
-    from transformers import CLIPTokenizer
+Cond = dict[str, Any]
 
-
-class Pipeline(NamedTuple):
-    """The subfolders of a pipeline that have to do with text, each with the class of the network in it."""
-
-    text_encoders: dict[str, str]
-    tokenizers: tuple[str, ...]
-
-
-PIPELINES = {
-    "StableDiffusionPipeline": Pipeline({"text_encoder": "CLIPTextModel"}, ("tokenizer",)),
-    "StableDiffusionXLPipeline": Pipeline(
-        {"text_encoder": "CLIPTextModel", "text_encoder_2": "CLIPTextModelWithProjection"},
-        ("tokenizer", "tokenizer_2"),
-    ),
-}
-PARTS = ("unet", "vae", "text_encoders")
+STEPS, GUIDANCE = 50, 7.5
+"""Of DDIM, as the pipelines have them by default."""
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Teacher:
-    """A text-to-image pipeline: its networks, tokenizers, scheduler settings, and where it came from.
-
-    model_index: `model_index.json`, as it came.
-    scheduler_config: `scheduler/scheduler_config.json`, as it came.
-    source: the folder; None for a pipeline that was made here.
-    """
-
-    unet: Component
-    vae: Component
-    text_encoders: tuple[Component, ...]
-    tokenizers: tuple["CLIPTokenizer", ...]
-    scheduler_config: dict[str, Any]
-    model_index: dict[str, Any]
-    source: Path | None = None
-
-    @property
-    def pipeline(self) -> Pipeline:
-        """Which subfolders this kind of pipeline has."""
-        return PIPELINES[self.model_index["_class_name"]]
-
-    @property
-    def components(self) -> dict[str, Component]:
-        """The networks by the names of their subfolders."""
-        texts = dict(zip(self.pipeline.text_encoders, self.text_encoders, strict=True))
-        return {"unet": self.unet, "vae": self.vae, **texts}
-
-
-def load_teacher(
-    source: str | Path,
-    *,
-    variant: str = "",
-    revision: str = "main",
-    dtype: jax.typing.DTypeLike | None = jnp.float32,
-    parts: Collection[str] = PARTS,
-    fetch: Collection[str] = (),
-    place: Place | None = None,
-) -> Teacher:
-    """Opens a Stable Diffusion 1.x, 2.x or XL pipeline.
-
-    Args:
-      source: a folder that diffusers wrote, or a hub id.
-      variant: of the weights; "fp16" reads `*.fp16.safetensors`.
-      revision: branch, tag or commit of a hub id.
-      dtype: type to store parameters in; None: as the files have them.
-      parts: networks, of `PARTS`, whose parameters are read now. The others are abstract; their `load` reads them.
-      fetch: further networks whose files are fetched where `source` is a hub id, for `load` or for copying.
-      place: puts each array where it belongs; see `Component.load`.
+def open_pipeline(bundle: Bundle) -> Pipeline:
+    """The parts of a source, their parameters abstract.
 
     Raises:
-      UserError: one line that says what is wrong with the folder, which file, and what to do.
+      UserError: one line that says what is wrong, which file, and what to do.
     """
-    wanted = {*parts, *fetch}
-    unknown = wanted - set(PARTS)
-    if unknown:
-        raise ValueError(f"parts {sorted(unknown)} are none of {PARTS}")
-    folder = locate(str(source), weights=_weights(wanted), variant=variant, revision=revision)
-    index = read_json(folder / "model_index.json")
-    pipeline = PIPELINES.get(str(index.get("_class_name")))
-    if pipeline is None:
-        found, known = index.get("_class_name"), " and ".join(PIPELINES)
-        raise UserError(f"{folder / 'model_index.json'}: _class_name is {found!r}; {known} are supported")
-
-    def open_network(name: str, class_name: str, part: str) -> Component:
-        _check_class(folder, index, name, (class_name,))
-        component = open_component(folder / name, class_name, variant=variant, param_dtype=dtype or jnp.float32)
-        return component.load(dtype, place) if part in parts else component
-
-    file = folder / "scheduler" / "scheduler_config.json"
-    scheduler = read_json(file)
-    if not isinstance(scheduler.get("_class_name"), str):
-        raise UserError(f"{file}: _class_name is {scheduler.get('_class_name')!r}; the name of a scheduler is needed")
-    teacher = Teacher(
-        unet=open_network("unet", "UNet2DConditionModel", "unet"),
-        vae=open_network("vae", "AutoencoderKL", "vae"),
-        text_encoders=tuple(open_network(n, c, "text_encoders") for n, c in pipeline.text_encoders.items()),
-        tokenizers=tuple(_open_tokenizer(folder, index, name) for name in pipeline.tokenizers),
+    kind = KINDS[bundle.kind]
+    scheduler = bundle.about.get("teacher_scheduler") or _scheduler_config(bundle)
+    pipeline = Pipeline(
+        unet=component_of(bundle, "unet", "UNet2DConditionModel"),
+        vae=component_of(bundle, "vae", "AutoencoderKL"),
+        text_encoders=tuple(component_of(bundle, *part) for part in kind.text_encoders.items()),
+        tokenizers=tuple(bundle.tokenizer(name) for name in kind.tokenizers),
         scheduler_config=scheduler,
-        model_index=index,
-        source=folder,
+        model_index=bundle.config(INDEX),
+        folder=bundle.folder,
     )
-    _check_widths(teacher)
-    return teacher
+    _check_widths(pipeline, bundle.config_at("unet"))
+    return pipeline
 
 
-def _weights(parts: Collection[str]) -> list[tuple[str, str]]:
-    # Before model_index.json is there to read, whatever the pipeline may have.
-    subfolders = {"unet": "UNet2DConditionModel", "vae": "AutoencoderKL"}
-    chosen = {name: kind for name, kind in subfolders.items() if name in parts}
-    if "text_encoders" in parts:
-        for pipeline in PIPELINES.values():
-            chosen |= pipeline.text_encoders
-    return [(name, NETWORKS[kind].stem) for name, kind in chosen.items()]
+def teacher_of(pipeline: Pipeline) -> Teacher:
+    """The teacher that a pipeline is.
+
+    Raises:
+      UserError: its scheduler describes no process that can be distilled.
+    """
+    with user_errors_from("teacher"):
+        process = process_of(pipeline.scheduler_config)
+    unet, kind = pipeline.unet.config, pipeline.kind
+    levels = len(unet.block_out_channels)
+    zero_empty = pipeline.model_index.get("force_zeros_for_empty_prompt", True)
+    folders = [pipeline.folder / name for name in kind.tokenizers] if pipeline.folder else []
+    conditions = PromptConditions(
+        pipeline.text_encoders,
+        pipeline.tokenizers,
+        combine=functools.partial(combine_text, zero_empty=bool(zero_empty)),
+        facts=(pipeline.model_index["_class_name"], pipeline.model_index.get("force_zeros_for_empty_prompt")),
+        files=tuple(file for folder in folders for file in sorted(folder.iterdir()) if file.is_file()),
+    )
+
+    def sampler(steps: int | None = None, guidance: float | None = None) -> Sampler:
+        return DDIM(process, STEPS if steps is None else steps, GUIDANCE if guidance is None else guidance)
+
+    return Teacher(
+        denoiser=pipeline.unet,
+        process=process,
+        conditions=conditions,
+        space=LatentSpace(pipeline.vae, 2 ** (levels - 1), unet.sample_size or 64),
+        sampler=sampler,
+        write=functools.partial(diffusers_export.write_student, pipeline),
+    )
 
 
-def _check_class(folder: Path, index: dict[str, Any], name: str, allowed: tuple[str, ...]) -> None:
-    entry = index.get(name)
-    if not (isinstance(entry, list) and len(entry) == 2 and entry[1] in allowed):
-        file, expected = folder / "model_index.json", " or ".join(allowed)
-        raise UserError(f"{file}: {name} is {entry!r}; a {expected} is needed")
+def open_teacher(bundle: Bundle) -> Teacher:
+    """The teacher in a source."""
+    return teacher_of(open_pipeline(bundle))
 
 
-def _open_tokenizer(folder: Path, index: dict[str, Any], name: str) -> "CLIPTokenizer":
-    from transformers import CLIPTokenizer  # here, as it takes seconds
+def combine_text(outputs: list[Any], is_empty: Callable[[], jax.Array], resolution: int, *, zero_empty: bool) -> Cond:
+    """The UNet's conditioning from what the text encoders say; pure, to be called within jit.
 
-    _check_class(folder, index, name, ("CLIPTokenizer", "CLIPTokenizerFast"))
-    files = {file.name for file in (folder / name).glob("*")}
-    # Without its vocabulary transformers would make up a tokenizer of three words.
-    if "tokenizer.json" not in files and not {"vocab.json", "merges.txt"} <= files:
-        raise UserError(f"{folder / name}: no vocab.json and merges.txt, nor tokenizer.json")
-    try:
-        return CLIPTokenizer.from_pretrained(str(folder / name), local_files_only=True)
-    except Exception as error:  # of any type, from the several parsers behind it
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"{folder / name}: not the tokenizer of a CLIP text encoder ({reason[:300]})") from error
+    With one text encoder, its last hidden state. With two (SDXL, Podell et al. 2023), the last but one hidden states
+    of both side by side, the pooled embedding of the second, and the image's sizes and crop.
+
+    Args:
+      outputs: of the text encoders, `CLIPTextOutput`.
+      is_empty: which prompts are empty, `[B]` bool.
+      resolution: height and width of the images in pixels.
+      zero_empty: with two encoders, whether an empty prompt is encoded as zeros, as SDXL was trained.
+
+    Returns:
+      `encoder_hidden_states` `[B, L, D]`, and for SDXL `added_cond_kwargs` of `text_embeds` `[B, P]` and `time_ids`
+      `[B, 6]`.
+    """
+    if len(outputs) == 1:
+        return {"encoder_hidden_states": outputs[0].last_hidden_state}
+    context = jnp.concatenate([output.hidden_states[-2] for output in outputs], axis=-1)
+    pooled = outputs[1].pooled
+    if zero_empty:
+        empty = is_empty()
+        context = jnp.where(empty[:, None, None], 0, context)
+        pooled = jnp.where(empty[:, None], 0, pooled)
+    sizes = jnp.array([resolution, resolution, 0, 0, resolution, resolution], jnp.float32)
+    time_ids = jnp.tile(sizes, (context.shape[0], 1))
+    return {
+        "encoder_hidden_states": context,
+        "added_cond_kwargs": {"text_embeds": pooled, "time_ids": time_ids},
+    }
 
 
-def _check_widths(teacher: Teacher) -> None:
-    unet, texts = teacher.unet.config, [component.config for component in teacher.text_encoders]
+def _scheduler_config(bundle: Bundle) -> dict[str, Any]:
+    config = bundle.config("scheduler")
+    if not isinstance(config.get("_class_name"), str):
+        at, found = bundle.config_at("scheduler"), config.get("_class_name")
+        raise UserError(f"{at}: _class_name is {found!r}; the name of a scheduler is needed")
+    return config
+
+
+def _check_widths(pipeline: Pipeline, file: str) -> None:
+    unet, texts = pipeline.unet.config, [component.config for component in pipeline.text_encoders]
     width = sum(text.hidden_size for text in texts)
-    file = teacher.source / "unet" / "config.json"
     if unet.cross_attention_dim != width:
         raise UserError(f"{file}: cross_attention_dim is {unet.cross_attention_dim}, but the text is {width} wide")
-    latent = teacher.vae.config.latent_channels
+    latent = pipeline.vae.config.latent_channels
     if unet.in_channels != latent or unet.out_channels != latent:
         found = f"{unet.in_channels} and {unet.out_channels}"
         raise UserError(f"{file}: in_channels and out_channels are {found}, but latents have {latent} channels")

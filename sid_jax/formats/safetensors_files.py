@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import ml_dtypes  # noqa: F401  (makes "bfloat16" a type that numpy, and safetensors through it, knows)
 import numpy as np
@@ -131,7 +132,7 @@ def write_weights(
         _write_file(folder / name, {tensor: stored[tensor] for tensor in shard}, stream)
 
 
-def _open(file: Path):
+def _open(file: Path) -> Any:
     try:
         return safe_open(file, framework="numpy")
     except SafetensorError as error:
@@ -196,7 +197,8 @@ def _split(stored: Mapping[str, Stored], limit: int) -> list[list[str]]:
 
 def _write_file(file: Path, stored: Mapping[str, Stored], stream: Iterator[tuple[str, np.ndarray]]) -> None:
     # safetensors' own writer takes all tensors at once; a header and the arrays after it is all there is to the format.
-    header, end = {"__metadata__": {"format": "pt"}}, 0
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    end = 0
     for name, entry in stored.items():
         start, end = end, end + _bytes(entry)
         header[name] = {"dtype": _TYPES[entry.dtype], "shape": list(entry.shape), "data_offsets": [start, end]}
@@ -209,4 +211,4 @@ def _write_file(file: Path, stored: Mapping[str, Stored], stream: Iterator[tuple
             if name != expected or array.shape != entry.shape:
                 raise ValueError(f"expected tensor {expected} {entry.shape}, got {name} {array.shape}")
             # Bytes, as the buffer protocol does not know bfloat16.
-            f.write(np.ascontiguousarray(array.astype(entry.dtype, copy=False)).reshape(-1).view(np.uint8))
+            f.write(np.ascontiguousarray(array.astype(entry.dtype, copy=False)).reshape(-1).view(np.uint8).data)

@@ -16,12 +16,13 @@ import numpy as np
 from flax import nnx
 
 from sid_jax.errors import UserError
+from sid_jax.models.layers.constant import Constant
 
-Path = tuple[str | int, ...]
-Place = Callable[[Path, np.ndarray], jax.Array]
+ParamPath = tuple[str | int, ...]
+Place = Callable[[ParamPath, np.ndarray], jax.Array]
 
 # Layer type -> our leaf's name -> its name in a state dict, and the order of our axes there.
-_RULES = {
+_RULES: dict[type[nnx.Module], dict[str, tuple[str, tuple[int, ...]]]] = {
     nnx.Conv: {"kernel": ("weight", (3, 2, 0, 1)), "bias": ("bias", (0,))},
     nnx.Linear: {"kernel": ("weight", (1, 0)), "bias": ("bias", (0,))},
     nnx.GroupNorm: {"scale": ("weight", (0,)), "bias": ("bias", (0,))},
@@ -44,7 +45,7 @@ class Stored(NamedTuple):
 class Slot(NamedTuple):
     """The place of one tensor: its path in the parameters, its shape in a file, and `file = transpose(ours, axes)`."""
 
-    path: Path
+    path: ParamPath
     shape: tuple[int, ...]
     axes: tuple[int, ...]
 
@@ -64,9 +65,14 @@ def layout(module: nnx.Module) -> dict[str, Slot]:
     """
     layers = dict(nnx.iter_modules(module))
     slots = {}
-    for path, leaf in nnx.to_flat_state(nnx.state(module)):
+    for key, leaf in nnx.to_flat_state(nnx.state(module)):
+        path: ParamPath = key  # type: ignore[assignment]  -- the keys of our modules are names and numbers
+        if isinstance(leaf, Constant):  # in the file as it is here, under its own name
+            slots[".".join(map(str, path))] = Slot(path, tuple(leaf.shape), tuple(range(len(leaf.shape))))
+            continue
         layer = layers.get(path[:-1])
-        rule = next((rules for kind, rules in _RULES.items() if isinstance(layer, kind)), {}).get(path[-1])
+        rules = next((rules for kind, rules in _RULES.items() if isinstance(layer, kind)), None)
+        rule = rules.get(str(path[-1])) if rules else None
         if rule is None or len(rule[1]) != len(leaf.shape):
             raise TypeError(f"no rule converts parameter {path} of a {type(layer).__name__}")
         name, axes = rule
@@ -131,9 +137,12 @@ def to_params(
         if name not in slots:
             continue
         slot = slots[name]
-        array = slot.from_file(array)
+        leaf, array = leaves[slot.path], slot.from_file(array)
+        if isinstance(leaf, Constant):
+            leaves[slot.path] = leaf.replace(jnp.asarray(_checked(name, leaf, array, where)))
+            continue
         array = array if dtype is None else array.astype(dtype, copy=False)
-        leaves[slot.path] = leaves[slot.path].replace(place(slot.path, array) if place else jnp.asarray(array))
+        leaves[slot.path] = leaf.replace(place(slot.path, array) if place else jnp.asarray(array))
     return nnx.from_flat_state(leaves)
 
 
@@ -142,6 +151,16 @@ def from_params(module: nnx.Module, params: nnx.State) -> Iterator[tuple[str, np
     leaves = dict(nnx.to_flat_state(params))
     for name, slot in layout(module).items():
         yield name, slot.to_file(np.asarray(leaves[slot.path][...]))
+
+
+def _checked(name: str, leaf: Constant, array: np.ndarray, where: str) -> np.ndarray:
+    """A constant in float32, which is what the configuration makes it, where it does."""
+    array = array.astype(np.float32)
+    if leaf.expected is not None:
+        expected = np.frombuffer(leaf.expected, "<f4").reshape(array.shape)
+        if not np.allclose(array, expected, rtol=1e-5, atol=1e-6):
+            raise UserError(f"{where}: {name} is not what the network of its config.json has there")
+    return array
 
 
 def _current_name(name: str, slots: Mapping[str, Slot]) -> str | None:

@@ -6,14 +6,23 @@ import numpy as np
 
 
 class Statistics(NamedTuple):
-    """Mean `[D]` and covariance `[D, D]` of features, in float64."""
+    """What the Frechet distance looks at in a set of features.
+
+    Attributes:
+      mean: `[D]` float64.
+      covariance: `[D, D]` float64.
+    """
 
     mean: np.ndarray
     covariance: np.ndarray
 
 
 def statistics(features: np.ndarray) -> Statistics:
-    """Mean and covariance of features `[N, D]`, N at least 2."""
+    """Mean and covariance of features.
+
+    Args:
+      features: `[N, D]`, N at least 2.
+    """
     features = np.asarray(features, np.float64)
     return Statistics(features.mean(0), np.cov(features, rowvar=False))
 
@@ -21,8 +30,12 @@ def statistics(features: np.ndarray) -> Statistics:
 def frechet_distance(a: Statistics, b: Statistics) -> float:
     """|mean_a - mean_b|^2 + trace(cov_a + cov_b - 2 (cov_a cov_b)^(1/2)), at least 0.
 
-    The trace of the root is taken from the eigenvalues of cov_a^(1/2) cov_b cov_a^(1/2), which is symmetric, so no
-    root of a nearly singular product is formed.
+    The trace of the root is computed from the eigenvalues of cov_a^(1/2) cov_b cov_a^(1/2). That product is symmetric,
+    so no root of a nearly singular matrix has to be formed.
+
+    Args:
+      a: of one set of features.
+      b: of the other, of the same width.
     """
     values, vectors = np.linalg.eigh(a.covariance)
     root = (vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T

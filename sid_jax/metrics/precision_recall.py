@@ -1,5 +1,6 @@
 """Improved precision and recall (Kynkaanniemi et al. 2019, arXiv 1904.06991): quality and diversity, apart."""
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -11,8 +12,9 @@ _ROWS = 1024  # of distances at a time, so that memory stays small
 class PrecisionRecall(NamedTuple):
     """Shares, in [0, 1].
 
-    precision: of generated samples that lie within the manifold of the real ones.
-    recall: of real samples that lie within the manifold of the generated ones.
+    Attributes:
+      precision: of generated samples that lie within the manifold of the real ones.
+      recall: of real samples that lie within the manifold of the generated ones.
     """
 
     precision: float
@@ -20,10 +22,15 @@ class PrecisionRecall(NamedTuple):
 
 
 def precision_recall(real: np.ndarray, generated: np.ndarray, k: int = NEIGHBOURS) -> PrecisionRecall:
-    """Precision and recall of features `[N, D]` and `[M, D]`, each with more than k rows.
+    """Precision and recall of generated samples.
 
-    The manifold of a set is the union of balls around its points, each as large as the distance to the point's k-th
-    nearest neighbour in the set. With other N, M the values are others: compare only what has the same.
+    The manifold of a set is the union of balls around its points. The radius of a ball is the distance from its point
+    to the k-th nearest neighbour in the set. The values depend on N and M: compare only values that share both.
+
+    Args:
+      real: features `[N, D]`, N greater than k.
+      generated: features `[M, D]`, M greater than k.
+      k: which neighbour.
 
     Raises:
       ValueError: there are too few samples.
@@ -35,13 +42,13 @@ def precision_recall(real: np.ndarray, generated: np.ndarray, k: int = NEIGHBOUR
 
 
 def _share_within(points: np.ndarray, manifold: np.ndarray, k: int) -> float:
-    # The nearest "neighbour" of a point in its own set is itself, at a distance of 0.
+    # A point's nearest neighbour in its own set is the point itself. So the k-th other one is at place k, not at k - 1.
     radii = np.concatenate([np.partition(d, k, axis=1)[:, k] for d in _squared_distances(manifold, manifold)])
     within = [np.any(d <= radii, axis=1) for d in _squared_distances(points, manifold)]
     return float(np.mean(np.concatenate(within)))
 
 
-def _squared_distances(a: np.ndarray, b: np.ndarray):
+def _squared_distances(a: np.ndarray, b: np.ndarray) -> Iterator[np.ndarray]:
     """Squared distances `[rows, len(b)]` of a to b, some rows of a at a time."""
     for start in range(0, len(a), _ROWS):
         part = a[start : start + _ROWS]

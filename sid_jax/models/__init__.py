@@ -1,6 +1,9 @@
 """Networks as Flax NNX modules, named as diffusers and transformers name theirs."""
 
 from sid_jax.models.clip import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTextOutput
+from sid_jax.models.denoiser import DenoiserModule
+from sid_jax.models.json_config import JsonConfig
+from sid_jax.models.layers.constant import Constant
 from sid_jax.models.layers.execution import ATTENTION, Execution
 from sid_jax.models.unet import UNet2DConditionModel, UNetConfig
 from sid_jax.models.vae import AutoencoderKL, AutoencoderKLConfig
@@ -13,7 +16,10 @@ __all__ = [
     "CLIPTextModel",
     "CLIPTextModelWithProjection",
     "CLIPTextOutput",
+    "Constant",
+    "DenoiserModule",
     "Execution",
+    "JsonConfig",
     "UNet2DConditionModel",
     "UNetConfig",
 ]

@@ -1,7 +1,10 @@
-"""CLIP's text encoders (Radford et al. 2021): transformers' CLIPTextModel and CLIPTextModelWithProjection."""
+"""CLIP's text encoders (Radford et al. 2021): transformers' CLIPTextModel and CLIPTextModelWithProjection.
+
+The parts of the network are built from its whole configuration, and from the `LayerOptions` of all layers.
+"""
 
 import dataclasses
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +12,7 @@ from flax import nnx
 
 from sid_jax.models.json_config import JsonConfig
 from sid_jax.models.layers.attention import attend
+from sid_jax.models.layers.options import LayerOptions
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,13 +30,13 @@ class CLIPTextConfig(JsonConfig):
     layer_norm_eps: float = 1e-5
     eos_token_id: int = 49407
 
-    _REQUIRED: ClassVar[dict[str, tuple]] = {"model_type": ("clip_text_model",)}
+    _REQUIRED: ClassVar[dict[str, tuple[Any, ...]]] = {"model_type": ("clip_text_model",)}
     _INERT: ClassVar[frozenset[str]] = frozenset({
         "architectures", "attention_dropout", "bos_token_id", "dropout", "dtype", "initializer_factor",
         "initializer_range", "pad_token_id", "torch_dtype", "transformers_version", "use_cache",
     })  # fmt: skip
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         self._require_positive(
             "vocab_size", "hidden_size", "intermediate_size", "projection_dim", "num_hidden_layers",
             "num_attention_heads", "max_position_embeddings",
@@ -41,14 +45,20 @@ class CLIPTextConfig(JsonConfig):
         even = self.hidden_size % self.num_attention_heads == 0
         self._require(even, "num_attention_heads", f"{self.hidden_size} hidden units don't split evenly")
 
+    @property
+    def num_layers(self) -> int:
+        """Attention layers."""
+        return self.num_hidden_layers
+
 
 class CLIPTextOutput(NamedTuple):
-    """What a text encoder says of `[B, L]` tokens.
+    """What a text encoder says of tokens `[B, L]`.
 
-    last_hidden_state: `[B, L, D]`, after the final layer norm (what SD1.x and SD2.x are conditioned on).
-    hidden_states: the input of the first layer and the output of each, `[B, L, D]`, without the final layer norm
-      (SDXL is conditioned on the last but one).
-    pooled: the state at the end-of-text token, `[B, D]`; projected, `[B, P]`, where the model has a projection.
+    Attributes:
+      last_hidden_state: `[B, L, D]`, after the final layer norm (what SD1.x and SD2.x are conditioned on).
+      hidden_states: the input of the first layer and the output of each, `[B, L, D]`, without the final layer norm
+        (SDXL is conditioned on the last but one).
+      pooled: the state at the end-of-text token, `[B, D]`; projected, `[B, P]`, where the model has a projection.
     """
 
     last_hidden_state: jax.Array
@@ -63,18 +73,19 @@ def _activation(name: str, x: jax.Array) -> jax.Array:
 class CLIPEmbeddings(nnx.Module):
     """Token plus position embedding."""
 
-    def __init__(self, config: CLIPTextConfig, **layer):
+    def __init__(self, config: CLIPTextConfig, **layer: Unpack[LayerOptions]) -> None:
         self.token_embedding = nnx.Embed(config.vocab_size, config.hidden_size, **layer)
         self.position_embedding = nnx.Embed(config.max_position_embeddings, config.hidden_size, **layer)
 
     def __call__(self, input_ids: jax.Array) -> jax.Array:
+        """Tokens `[B, L]` -> `[B, L, D]`."""
         return self.token_embedding(input_ids) + self.position_embedding(jnp.arange(input_ids.shape[1]))
 
 
 class CLIPAttention(nnx.Module):
     """Causal multi-head self-attention."""
 
-    def __init__(self, config: CLIPTextConfig, **layer):
+    def __init__(self, config: CLIPTextConfig, **layer: Unpack[LayerOptions]) -> None:
         width = config.hidden_size
         self.q_proj = nnx.Linear(width, width, **layer)
         self.k_proj = nnx.Linear(width, width, **layer)
@@ -83,6 +94,7 @@ class CLIPAttention(nnx.Module):
         self.heads = config.num_attention_heads
 
     def __call__(self, x: jax.Array) -> jax.Array:
+        """`[B, L, D]` -> `[B, L, D]`."""
         q, k, v = (f(x).reshape(*x.shape[:2], self.heads, -1) for f in (self.q_proj, self.k_proj, self.v_proj))
         return self.out_proj(attend(q, k, v, causal=True).reshape(x.shape))
 
@@ -90,25 +102,27 @@ class CLIPAttention(nnx.Module):
 class CLIPMLP(nnx.Module):
     """Two linear layers with CLIP's activation between."""
 
-    def __init__(self, config: CLIPTextConfig, **layer):
+    def __init__(self, config: CLIPTextConfig, **layer: Unpack[LayerOptions]) -> None:
         self.fc1 = nnx.Linear(config.hidden_size, config.intermediate_size, **layer)
         self.fc2 = nnx.Linear(config.intermediate_size, config.hidden_size, **layer)
         self.hidden_act = config.hidden_act
 
     def __call__(self, x: jax.Array) -> jax.Array:
+        """`[B, L, D]` -> `[B, L, D]`."""
         return self.fc2(_activation(self.hidden_act, self.fc1(x)))
 
 
 class CLIPEncoderLayer(nnx.Module):
     """Attention and MLP, each on a layer norm and added to its input."""
 
-    def __init__(self, config: CLIPTextConfig, **layer):
+    def __init__(self, config: CLIPTextConfig, **layer: Unpack[LayerOptions]) -> None:
         self.layer_norm1 = nnx.LayerNorm(config.hidden_size, epsilon=config.layer_norm_eps, **layer)
         self.self_attn = CLIPAttention(config, **layer)
         self.layer_norm2 = nnx.LayerNorm(config.hidden_size, epsilon=config.layer_norm_eps, **layer)
         self.mlp = CLIPMLP(config, **layer)
 
     def __call__(self, x: jax.Array) -> jax.Array:
+        """`[B, L, D]` -> `[B, L, D]`."""
         x += self.self_attn(self.layer_norm1(x))
         x += self.mlp(self.layer_norm2(x))
         return x
@@ -117,10 +131,11 @@ class CLIPEncoderLayer(nnx.Module):
 class CLIPEncoder(nnx.Module):
     """The stack of layers."""
 
-    def __init__(self, config: CLIPTextConfig, **layer):
+    def __init__(self, config: CLIPTextConfig, **layer: Unpack[LayerOptions]) -> None:
         self.layers = nnx.List([CLIPEncoderLayer(config, **layer) for _ in range(config.num_hidden_layers)])
 
     def __call__(self, x: jax.Array) -> tuple[jax.Array, ...]:
+        """`[B, L, D]` -> that, and the output `[B, L, D]` of each layer."""
         states = [x]
         for module in self.layers:
             states.append(module(states[-1]))
@@ -130,16 +145,17 @@ class CLIPEncoder(nnx.Module):
 class CLIPTextTransformer(nnx.Module):
     """Embeddings, encoder and final layer norm."""
 
-    def __init__(self, config: CLIPTextConfig, **layer):
+    def __init__(self, config: CLIPTextConfig, **layer: Unpack[LayerOptions]) -> None:
         self.embeddings = CLIPEmbeddings(config, **layer)
         self.encoder = CLIPEncoder(config, **layer)
         self.final_layer_norm = nnx.LayerNorm(config.hidden_size, epsilon=config.layer_norm_eps, **layer)
         self.eos_token_id = config.eos_token_id
 
     def __call__(self, input_ids: jax.Array) -> CLIPTextOutput:
+        """Tokens `[B, L]` -> their embeddings, `pooled` not projected."""
         states = self.encoder(self.embeddings(input_ids))
         last = self.final_layer_norm(states[-1])
-        # Published configs say eos_token_id 2 by mistake; there, as in transformers, the end of the text is the
+        # Published configs say eos_token_id 2 by mistake. With them, as in transformers, the end of the text is the
         # token with the highest id.
         ends = input_ids if self.eos_token_id == 2 else input_ids == self.eos_token_id
         end = jnp.argmax(ends, axis=-1)
@@ -160,10 +176,10 @@ class CLIPTextModel(nnx.Module):
         self,
         config: CLIPTextConfig,
         *,
-        dtype: jnp.dtype | None = None,
-        param_dtype: jnp.dtype = jnp.float32,
+        dtype: jax.typing.DTypeLike | None = None,
+        param_dtype: jax.typing.DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
-    ):
+    ) -> None:
         self.config = config
         self.text_model = CLIPTextTransformer(config, dtype=dtype, param_dtype=param_dtype, rngs=rngs)
 
@@ -179,10 +195,10 @@ class CLIPTextModelWithProjection(CLIPTextModel):
         self,
         config: CLIPTextConfig,
         *,
-        dtype: jnp.dtype | None = None,
-        param_dtype: jnp.dtype = jnp.float32,
+        dtype: jax.typing.DTypeLike | None = None,
+        param_dtype: jax.typing.DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
-    ):
+    ) -> None:
         super().__init__(config, dtype=dtype, param_dtype=param_dtype, rngs=rngs)
         self.text_projection = nnx.Linear(
             config.hidden_size, config.projection_dim, use_bias=False, dtype=dtype, param_dtype=param_dtype, rngs=rngs

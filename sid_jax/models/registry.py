@@ -1,23 +1,35 @@
-"""Classes of networks by the names that diffusers and transformers have for them."""
+"""Types of networks, by the names of their classes in diffusers and transformers."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 from flax import nnx
 
 from sid_jax import models
+from sid_jax.models.json_config import JsonConfig
 
 
-class Network(NamedTuple):
-    """A class of network: ours, its configuration, and how diffusers or transformers call its weights' file."""
+class NetworkType(NamedTuple):
+    """A type of network.
 
-    module: type[nnx.Module]
-    config: type
+    Attributes:
+      module: makes the network: `module(config, *, rngs, ...)`.
+      config: the class of its configuration.
+      stem: what the files with its weights are called, before the suffix.
+    """
+
+    module: Callable[..., nnx.Module]
+    config: type[JsonConfig]
     stem: str
 
 
-NETWORKS = {
-    "UNet2DConditionModel": Network(models.UNet2DConditionModel, models.UNetConfig, "diffusion_pytorch_model"),
-    "AutoencoderKL": Network(models.AutoencoderKL, models.AutoencoderKLConfig, "diffusion_pytorch_model"),
-    "CLIPTextModel": Network(models.CLIPTextModel, models.CLIPTextConfig, "model"),
-    "CLIPTextModelWithProjection": Network(models.CLIPTextModelWithProjection, models.CLIPTextConfig, "model"),
+_DIFFUSERS, _TRANSFORMERS = "diffusion_pytorch_model", "model"
+
+NETWORK_TYPES = {
+    "UNet2DConditionModel": NetworkType(models.UNet2DConditionModel, models.UNetConfig, _DIFFUSERS),
+    "AutoencoderKL": NetworkType(models.AutoencoderKL, models.AutoencoderKLConfig, _DIFFUSERS),
+    "CLIPTextModel": NetworkType(models.CLIPTextModel, models.CLIPTextConfig, _TRANSFORMERS),
+    "CLIPTextModelWithProjection": NetworkType(
+        models.CLIPTextModelWithProjection, models.CLIPTextConfig, _TRANSFORMERS
+    ),
 }

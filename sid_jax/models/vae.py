@@ -1,7 +1,7 @@
 """AutoencoderKL of Stable Diffusion: images to latents and back (Rombach et al. 2022)."""
 
 import dataclasses
-from typing import ClassVar
+from typing import Any, ClassVar, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -9,8 +9,9 @@ from flax import nnx
 
 from sid_jax.models.json_config import JsonConfig
 from sid_jax.models.layers.execution import Execution
+from sid_jax.models.layers.options import LayerOptions
 from sid_jax.models.layers.resnet import Downsample2D, ResnetBlock2D, Upsample2D, conv, group_norm
-from sid_jax.models.layers.transformer import Attention
+from sid_jax.models.layers.transformer import MultiHeadAttention
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,7 +30,7 @@ class AutoencoderKLConfig(JsonConfig):
     scaling_factor: float = 0.18215
     force_upcast: bool = True
 
-    _REQUIRED: ClassVar[dict[str, tuple]] = {
+    _REQUIRED: ClassVar[dict[str, tuple[Any, ...]]] = {
         "act_fn": ("silu", "swish"),
         "shift_factor": (None,),
         "latents_mean": (None,),
@@ -39,7 +40,7 @@ class AutoencoderKLConfig(JsonConfig):
         "mid_block_add_attention": (True,),
     }
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         levels = len(self.block_out_channels)
         for name, block in (("down_block_types", "DownEncoderBlock2D"), ("up_block_types", "UpDecoderBlock2D")):
             self._require(set(getattr(self, name)) == {block}, name, f"only {block} is supported")
@@ -57,40 +58,76 @@ class AutoencoderKLConfig(JsonConfig):
         """Pixels per latent position, along each side."""
         return 2 ** (len(self.block_out_channels) - 1)
 
+    @property
+    def num_layers(self) -> int:
+        """Residual blocks of the encoder, without those of the middle."""
+        return self.layers_per_block * len(self.block_out_channels)
+
 
 _EPS = 1e-6
-# At 1024 px there are 16,384 positions: a gigabyte of logits for each image.
+# An image of 1024 px has 16,384 positions, and its logits would take a gigabyte.
 _EXECUTION = Execution("chunked", long_attention=4096, platform="any")
 
 
-class AttentionBlock(Attention):
-    """Single-head self-attention over the positions of a feature map, added to the input."""
+class AttentionBlock(MultiHeadAttention):
+    """Single-head self-attention over the positions of a feature map, added to the input.
 
-    def __init__(self, channels: int, groups: int, **layer):
+    Args:
+      channels: C of the feature map.
+      groups: of the norm.
+      **layer: see `LayerOptions`.
+    """
+
+    def __init__(self, channels: int, groups: int, **layer: Unpack[LayerOptions]) -> None:
         super().__init__(channels, 1, qkv_bias=True, execution=_EXECUTION, **layer)
         self.group_norm = group_norm(channels, groups, _EPS, **layer)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """`[B, H, W, channels]` -> the same shape."""
         h = self.group_norm(x).reshape(x.shape[0], -1, x.shape[-1])
-        return x + super().__call__(h).reshape(x.shape)
+        return x + self.attention(h, h).reshape(x.shape)
 
 
 class MidBlock2D(nnx.Module):
-    """Residual block, attention, residual block, at the lowest resolution."""
+    """Residual block, attention, residual block, at the lowest resolution.
 
-    def __init__(self, channels: int, groups: int, **layer):
+    Args:
+      channels: C of the feature map.
+      groups: of the norms.
+      **layer: see `LayerOptions`.
+    """
+
+    def __init__(self, channels: int, groups: int, **layer: Unpack[LayerOptions]) -> None:
         self.resnets = nnx.List([ResnetBlock2D(channels, channels, groups=groups, eps=_EPS, **layer) for _ in range(2)])
         self.attentions = nnx.List([AttentionBlock(channels, groups, **layer)])
 
     def __call__(self, x: jax.Array) -> jax.Array:
+        """`[B, h, w, C]` -> `[B, h, w, C]`."""
         return self.resnets[1](self.attentions[0](self.resnets[0](x)))
 
 
 class Level(nnx.Module):
-    """Residual blocks at one resolution, then a change of it: `sampler` is "down", "up" or None."""
+    """Residual blocks at one resolution, then a change of it.
 
-    def __init__(self, in_channels: int, out_channels: int, *, blocks: int, groups: int, sampler: str | None, **layer):
+    Args:
+      in_channels: C of the input.
+      out_channels: C of the output.
+      blocks: number of residual blocks.
+      groups: of the norms.
+      sampler: "down" halves the resolution, "up" doubles it; None keeps it.
+      **layer: see `LayerOptions`.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        blocks: int,
+        groups: int,
+        sampler: str | None,
+        **layer: Unpack[LayerOptions],
+    ) -> None:
         self.resnets = nnx.List(
             [
                 ResnetBlock2D(in_channels if i == 0 else out_channels, out_channels, groups=groups, eps=_EPS, **layer)
@@ -103,6 +140,7 @@ class Level(nnx.Module):
             self.upsamplers = nnx.List([Upsample2D(out_channels, **layer)])
 
     def __call__(self, x: jax.Array) -> jax.Array:
+        """`[B, H, W, in_channels]` -> `[B, H', W', out_channels]`, with H' = H / 2, 2 H or H."""
         for resnet in self.resnets:
             x = resnet(x)
         for sampler in getattr(self, "downsamplers", None) or getattr(self, "upsamplers", None) or ():
@@ -111,9 +149,14 @@ class Level(nnx.Module):
 
 
 class Encoder(nnx.Module):
-    """Images to the mean and log variance of their latents (before `quant_conv`)."""
+    """Images to the mean and log variance of their latents (before `quant_conv`).
 
-    def __init__(self, config: AutoencoderKLConfig, **layer):
+    Args:
+      config: of the autoencoder.
+      **layer: see `LayerOptions`.
+    """
+
+    def __init__(self, config: AutoencoderKLConfig, **layer: Unpack[LayerOptions]) -> None:
         channels, groups = config.block_out_channels, config.norm_num_groups
         last = len(channels) - 1
         self.conv_in = conv(config.in_channels, channels[0], **layer)
@@ -135,6 +178,7 @@ class Encoder(nnx.Module):
         self.conv_out = conv(channels[-1], 2 * config.latent_channels, **layer)
 
     def __call__(self, x: jax.Array) -> jax.Array:
+        """`[B, H, W, in_channels]` -> `[B, H / f, W / f, 2 latent_channels]` with f = `config.downscale`."""
         x = self.conv_in(x)
         for block in self.down_blocks:
             x = block(x)
@@ -142,9 +186,14 @@ class Encoder(nnx.Module):
 
 
 class Decoder(nnx.Module):
-    """Latents (after `post_quant_conv`) to images."""
+    """Latents (after `post_quant_conv`) to images.
 
-    def __init__(self, config: AutoencoderKLConfig, **layer):
+    Args:
+      config: of the autoencoder.
+      **layer: see `LayerOptions`.
+    """
+
+    def __init__(self, config: AutoencoderKLConfig, **layer: Unpack[LayerOptions]) -> None:
         channels, groups = config.block_out_channels[::-1], config.norm_num_groups
         last = len(channels) - 1
         self.conv_in = conv(config.latent_channels, channels[0], **layer)
@@ -166,6 +215,7 @@ class Decoder(nnx.Module):
         self.conv_out = conv(channels[-1], config.out_channels, **layer)
 
     def __call__(self, z: jax.Array) -> jax.Array:
+        """`[B, h, w, latent_channels]` -> `[B, f h, f w, out_channels]` with f = `config.downscale`."""
         x = self.mid_block(self.conv_in(z))
         for block in self.up_blocks:
             x = block(x)
@@ -188,11 +238,11 @@ class AutoencoderKL(nnx.Module):
         self,
         config: AutoencoderKLConfig,
         *,
-        dtype: jnp.dtype | None = None,
-        param_dtype: jnp.dtype = jnp.float32,
+        dtype: jax.typing.DTypeLike | None = None,
+        param_dtype: jax.typing.DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
-    ):
-        layer = {"dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
+    ) -> None:
+        layer: LayerOptions = {"dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
         latent = config.latent_channels
         self.config = config
         self.encoder = Encoder(config, **layer)
@@ -201,11 +251,24 @@ class AutoencoderKL(nnx.Module):
         self.post_quant_conv = conv(latent, latent, 1, **layer)
 
     def encode(self, images: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Images `[B, H, W, in_channels]` in [-1, 1] -> mean and log variance of the latents, each
-        `[B, H/f, W/f, latent_channels]` with f = `config.downscale`; the log variance is kept in [-30, 20]."""
+        """The law of the latents of images.
+
+        Args:
+          images: `[B, H, W, in_channels]` in [-1, 1], H and W multiples of f = `config.downscale`.
+
+        Returns:
+          Mean and log variance, each `[B, H / f, W / f, latent_channels]`; the log variance is kept in [-30, 20].
+        """
         mean, log_variance = jnp.split(self.quant_conv(self.encoder(images)), 2, axis=-1)
         return mean, jnp.clip(log_variance, -30.0, 20.0)
 
     def decode(self, latents: jax.Array) -> jax.Array:
-        """Latents `[B, h, w, latent_channels]` (unscaled) -> images `[B, h f, w f, out_channels]`, about [-1, 1]."""
+        """The images that latents stand for.
+
+        Args:
+          latents: `[B, h, w, latent_channels]`, not scaled.
+
+        Returns:
+          `[B, f h, f w, out_channels]` with f = `config.downscale`, in [-1, 1] or a little beyond.
+        """
         return self.decoder(self.post_quant_conv(latents))

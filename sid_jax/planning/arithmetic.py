@@ -1,11 +1,12 @@
 """Counts the floating point operations of single HLO instructions: products of matrices and convolutions, no others.
 
-A multiplication with an addition counts two. Products with what padding or dilation put in between are not counted, as
-XLA's own cost analysis doesn't.
+A multiplication with an addition counts two. Products with the zeros of padding and dilation are not counted; XLA's own
+cost analysis leaves them out too.
 """
 
 import functools
 import re
+from collections.abc import Callable
 
 import numpy as np
 
@@ -13,7 +14,12 @@ from sid_jax.planning.hlo import Array, Instruction
 
 
 def flops(instruction: Instruction, operands: list[Array]) -> int:
-    """Operations of one execution of a `dot` or `convolution`, or of a call of cuBLAS or cuDNN; 0 of any other."""
+    """Operations of one execution of an instruction.
+
+    Args:
+      instruction: a `dot`, a `convolution`, or a call of cuBLAS or cuDNN; any other has 0.
+      operands: its arguments.
+    """
     if instruction.opcode == "dot":
         return _dot(instruction.outputs[0], operands[0], _dims(instruction, "lhs_contracting_dims"))
     if instruction.opcode == "convolution":
@@ -49,7 +55,7 @@ def _convolution(instruction: Instruction, operands: list[Array]) -> int:
     return 2 * products
 
 
-def _window(text: str):
+def _window(text: str) -> Callable[[int], tuple[int, int, int, int]]:
     """A function: spatial axis -> (stride, padding before, dilation of the image, dilation of the kernel)."""
     fields = {key: value.split("x") for key, value in (part.split("=") for part in text.split())}
 
@@ -78,7 +84,8 @@ def _library(instruction: Instruction, operands: list[Array]) -> int:
         contracting = instruction.attribute(r'"lhs_contracting_dimensions":\[([^\]]*)\]')
         return _dot(instruction.outputs[0], operands[0], [int(dim) for dim in re.findall(r"\d+", contracting)])
     if target.startswith("__cudnn$conv"):
-        # Of a convolution's two derivatives too: each multiplies every output with every weight of its window.
+        # A convolution's two derivatives have as many products: each multiplies every output with every weight of its
+        # window.
         _, rhs, _ = re.split(r"_|->", instruction.attribute(r"\bdim_labels=([\w>?-]+)"))
         kernel, output = operands[1], instruction.outputs[0]
         if target.startswith("__cudnn$convBackwardInput"):

@@ -12,23 +12,24 @@ from sid_jax.planning.traffic import traffic
 
 COLLECTIVES = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute", "ragged-all-to-all")
 KERNEL_SHARE = 0.5
-"""Of a chip's peak that attention kernels are taken to reach, on heads that are filled up to LANES on a TPU."""
+"""The share of a chip's peak that attention kernels are assumed to reach; on a TPU, heads are filled up to `LANES`."""
 LANES = 128
 _KERNELS = ("tpu_custom_call", "__cudnn$fmha")
 
 
 @dataclass
 class Cost:
-    """Of a computation, or of the whole program.
+    """What a computation costs, or the whole program.
 
-    flops: of matrix products and convolutions, as `arithmetic` counts them; kernels are apart.
-    kernel_flops: of attention in Pallas or cuDNN kernels, which the compiler's own estimate leaves out.
-    kernel_seconds: of those, at `KERNEL_SHARE` of the chip's peak.
-    bytes: read from and written to the main memory.
-    seconds: of all but kernels, where each instruction takes the longer of its arithmetic at the chip's peak and of its
-      traffic at the bandwidth of the main memory, and nothing overlaps: its roofline.
-    collectives: bytes that one chip gets or gives, by kind of transfer; the larger side of each.
-    dynamic_loops: loops whose number of turns only the running program knows; each is counted as one turn.
+    Attributes:
+      flops: of matrix products and convolutions, as `arithmetic` counts them, without kernels.
+      kernel_flops: of attention in Pallas or cuDNN kernels, which the compiler's own estimate leaves out.
+      kernel_seconds: of these kernels, at `KERNEL_SHARE` of the chip's peak.
+      bytes: read from and written to the main memory.
+      seconds: of everything but kernels. Each instruction takes the time of its arithmetic at the chip's peak, or of
+        its traffic at the bandwidth of the main memory, whichever is longer (the roofline); nothing overlaps.
+      collectives: bytes that one chip gets or gives, by kind of transfer; the larger side of each.
+      dynamic_loops: loops whose number of turns only the running program knows; each is counted as one turn.
     """
 
     flops: float = 0
@@ -36,7 +37,7 @@ class Cost:
     kernel_seconds: float = 0
     bytes: float = 0
     seconds: float = 0
-    collectives: Counter = field(default_factory=Counter)
+    collectives: Counter[str] = field(default_factory=Counter)
     dynamic_loops: int = 0
 
     def add(self, other: "Cost", times: int = 1) -> None:
@@ -52,9 +53,11 @@ class Cost:
 
 
 def cost_of(module: Module, chip: Chip = CPU, *, unrolled: bool = True) -> Cost:
-    """The cost of one run of the program on such a chip.
+    """The cost of one run of a program on one chip.
 
     Args:
+      module: the program.
+      chip: its peak and bandwidth.
       unrolled: whether the body of a loop counts as often as it runs, or once.
     """
     return _Walk(module, chip, unrolled).computation(module.entry)
@@ -63,7 +66,7 @@ def cost_of(module: Module, chip: Chip = CPU, *, unrolled: bool = True) -> Cost:
 class _Walk:
     """Adds up computations, each of them once."""
 
-    def __init__(self, module: Module, chip: Chip, unrolled: bool):
+    def __init__(self, module: Module, chip: Chip, unrolled: bool) -> None:
         self._module, self._chip, self._unrolled = module, chip, unrolled
         self._known: dict[str, Cost] = {}
 
@@ -104,16 +107,17 @@ class _Walk:
         total.add(own)
         kind = opcode.removesuffix("-start")
         if kind in COLLECTIVES:
-            # A started transfer gives back its operands beside its results: the largest array tells all the same.
+            # The results of a started transfer include its operands.
             sides = [_bytes(operands), _bytes(instruction.outputs)] if kind == opcode else [_bytes(operands)]
             if kind == "all-gather" and kind != opcode:
                 sides.append(_bytes(instruction.outputs) - _bytes(operands))
             total.collectives[kind] += max(sides)
 
     def _kernel_seconds(self, operations: float, instruction: Instruction, operands: list[Array]) -> float:
-        if not operations:
+        shape = _attention_shape(instruction, operands)
+        if not operations or shape is None:
             return 0
-        head = _attention_shape(instruction, operands)[3]
+        head = shape[3]
         filled = -(-head // LANES) * LANES if self._chip in TPUS.values() else head
         return operations * filled / head / (KERNEL_SHARE * self._chip.flops)
 
@@ -123,11 +127,15 @@ def _bytes(of: list[Array]) -> int:
 
 
 def attention_flops(instruction: Instruction, operands: list[Array]) -> int:
-    """Operations of an attention kernel: 4 B heads Lq Lk D, and 2.5 times that backwards.
+    """Operations of an attention kernel: 4 B heads Lq Lk D, and 2.5 times that in the backward pass.
 
-    4 is two products of a multiplication and an addition; the backward pass has five products where the forward pass
-    has two. Where it is in two kernels, one for keys and values and one for queries, they count 1.5 and 1. What a
-    kernel computes again is left out, as is all padding within it.
+    The forward pass has two products, each of a multiplication and an addition, hence the 4; the backward pass has five
+    products. Where the backward pass is in two kernels, the one for keys and values counts 1.5 times the forward pass,
+    the one for queries once. What a kernel computes again is left out, and so is all padding within it.
+
+    Args:
+      instruction: any; one that is no attention kernel has 0.
+      operands: its arguments.
     """
     shape = _attention_shape(instruction, operands)
     if shape is None:

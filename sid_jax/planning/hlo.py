@@ -13,7 +13,13 @@ _BITS = re.compile(r"\d+")
 
 @dataclass(frozen=True)
 class Array:
-    """The type of an array: "bf16" and its dimensions; and whether it is in the chip's main memory."""
+    """The type of an array, and where it is.
+
+    Attributes:
+      dtype: as HLO writes it, such as "bf16".
+      dims: its shape.
+      in_main_memory: whether it is in the chip's main memory.
+    """
 
     dtype: str
     dims: tuple[int, ...]
@@ -35,7 +41,7 @@ class Array:
 
 
 def arrays(shape: str) -> list[Array]:
-    """The arrays of a shape's text; more than one if it is a tuple."""
+    """The arrays of a shape's text, such as "bf16[2,3]{1,0}"; several if the shape is a tuple."""
     return [
         # TPU layouts name other memories than the main one, such as the vector memory S(1).
         Array(dtype, tuple(int(dim) for dim in dims.split(",") if dim), "S(" not in layout)
@@ -47,8 +53,12 @@ def arrays(shape: str) -> list[Array]:
 class Instruction:
     """One line of a computation.
 
-    operands: the names of its arguments.
-    attributes: the rest of the line, as it is.
+    Attributes:
+      name: what others call its result.
+      shape: the text of its type.
+      opcode: such as "fusion".
+      operands: the names of its arguments.
+      attributes: the rest of the line, as it is.
     """
 
     name: str
@@ -78,13 +88,24 @@ class Instruction:
 
 @dataclass
 class Module:
-    """A program: its computations by name, and the name of the one that is run."""
+    """A program.
+
+    Attributes:
+      computations: by their names, the instructions of each by theirs.
+      entry: the name of the computation that is run.
+    """
 
     computations: dict[str, dict[str, Instruction]] = field(default_factory=dict)
     entry: str = ""
 
     def operands(self, computation: str, instruction: Instruction, *names: str) -> list[Array]:
-        """The types of an instruction's arguments, or of those named; those of a tuple one after the other."""
+        """The types of an instruction's arguments; a tuple has several, one after the other.
+
+        Args:
+          computation: which has the instruction.
+          instruction: whose arguments.
+          *names: of the arguments; none: all of them.
+        """
         known = self.computations[computation]
         return [array for name in names or instruction.operands if name in known for array in known[name].outputs]
 
@@ -99,7 +120,7 @@ class Module:
             for i in self.computations[name].values()
             if i.opcode == "constant" and i.operands and i.operands[0].isdecimal()
         }
-        # A loop of JAX counts from 0 by ones: the only number in its condition is where it ends.
+        # A loop of JAX counts from 0 in steps of 1. The only number in its condition is the one at which it ends.
         return bounds.pop() if len(bounds) == 1 else None
 
     def _with_fusions(self, names: list[str]) -> Iterator[str]:
@@ -112,7 +133,9 @@ class Module:
 
 def parse(text: str) -> Module:
     """The module of `compiled.as_text()`, or of `lowered.as_text("hlo")`."""
-    module, current, lines = Module(), None, []
+    module = Module()
+    current: dict[str, Instruction] | None = None  # the computation that the line is in
+    lines: list[str] = []  # those of its instructions
     for line in text.splitlines():
         if current is None:
             header = _HEADER.match(line)
@@ -125,7 +148,7 @@ def parse(text: str) -> Module:
         elif _START.match(line):
             lines.append(line)
         else:
-            # What a kernel says of itself goes over several lines.
+            # The description of a kernel goes over several lines.
             lines[-1] += " " + line
     return module
 
@@ -145,7 +168,7 @@ def _instruction(line: str) -> Instruction:
 
 
 def _closing(text: str) -> int:
-    """The place after the bracket that closes the one at the start."""
+    """The place after the bracket that closes the one at the start of `text`."""
     depth = 0
     for place, character in enumerate(text):
         depth += (character == "(") - (character == ")")

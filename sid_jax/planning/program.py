@@ -1,6 +1,7 @@
 """The train step of a config as `train` runs it, on devices that need not exist: shapes and shardings for arrays."""
 
 import dataclasses
+import functools
 from typing import Any
 
 import jax
@@ -9,16 +10,15 @@ from flax import nnx
 from ml_collections import ConfigDict
 
 from sid_jax.experiment import build
-from sid_jax.experiment.condition_cache import cached_text, text_of
-from sid_jax.experiment.networks import latent_shape, networks_of
-from sid_jax.families.prompts import encode, tokenise
-from sid_jax.families.published import abstract_teacher
-from sid_jax.families.stable_diffusion import Teacher
+from sid_jax.experiment.condition_cache import precomputes
+from sid_jax.experiment.networks import networks_of, params_of, with_constants
 from sid_jax.planning import hlo
 from sid_jax.planning.cost import cost_of
 from sid_jax.runtime.devices import mesh as meshes
 from sid_jax.runtime.devices.precision import parse_dtype
-from sid_jax.sid import Guidance, TrainState, jit_train_step
+from sid_jax.sid import Batch, Frozen, Guidance, Real, TrainState, jit_train_step
+from sid_jax.teachers.conditions import CachedConditions
+from sid_jax.teachers.teacher import Teacher
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,19 +34,19 @@ class Program:
     origin: str
     teacher: Teacher
     step: Any
-    arguments: tuple[TrainState, dict[str, Any], dict[str, Any]]
+    arguments: tuple[TrainState, Frozen, Batch]
     images: float
 
     @property
     def parameters(self) -> int:
-        """Of one UNet."""
-        return sum(leaf.size for leaf in jax.tree.leaves(self.teacher.unet.params))
+        """Of one denoiser."""
+        return sum(leaf.size for leaf in jax.tree.leaves(self.teacher.denoiser.params))
 
     @property
     def state_bytes(self) -> int:
-        """Of the train state and the frozen UNet, over all chips, each array once."""
+        """Of the train state and the frozen denoiser, over all chips, each array once."""
         state, frozen, _ = self.arguments
-        return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves((state, frozen["teacher"])))
+        return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves((state, frozen.base)))
 
 
 def build_program(config: ConfigDict, devices: list[jax.Device]) -> Program:
@@ -57,32 +57,31 @@ def build_program(config: ConfigDict, devices: list[jax.Device]) -> Program:
     """
     mesh = meshes.make_mesh(config.mesh.data, config.mesh.fsdp, devices)
     meshes.check_batch(config.batch, config.accumulation, mesh)
-    teacher, origin = abstract_teacher(config.teacher, variant=config.variant, revision=config.revision)
-    teacher = build.configured(teacher, config, mesh)
-    sampler, settings = build.sampler_of(config, teacher), build.settings_of(config, teacher)
+    teacher, origin = build.describe_teacher(config, mesh)
+    settings = build.settings_of(config, teacher.space.shape(config.resolution))
 
-    shapes = jax.eval_shape(TrainState.create, teacher.unet.params)
+    shapes = jax.eval_shape(TrainState.create, teacher.denoiser.params)
     shardings = meshes.parameter_shardings(shapes, mesh)
-    text = text_of(teacher, config.resolution)
-    empty = tuple(jax.ShapeDtypeStruct(ids.shape, ids.dtype) for ids in tokenise(teacher, [""]))
-    tokens = tuple(jax.ShapeDtypeStruct((config.batch, *ids.shape[1:]), ids.dtype) for ids in empty)
-    if config.text.precompute:
-        empty, tokens = (jax.eval_shape(text.encode, text.params, ids) for ids in (empty, tokens))
-        text = cached_text(None)
-    frozen = {"teacher": teacher.unet.params, "text": text.params}
+    empty = shapes_of(teacher.conditions.empty())
+    if precomputes(config):
+        encode = functools.partial(teacher.conditions.encode_condition, resolution=config.resolution)
+        empty = jax.eval_shape(encode, params_of(teacher.conditions.parts), empty)
+        teacher = dataclasses.replace(teacher, conditions=CachedConditions(teacher.conditions, lambda asked: empty))
+    read = jax.tree.map(lambda x: jax.ShapeDtypeStruct((config.batch, *x.shape[1:]), x.dtype), empty)
     stored = parse_dtype("precision.teacher", config.precision.teacher)
-    frozen = jax.tree.map(lambda p: jax.ShapeDtypeStruct(p.shape, stored), frozen)
-    batch = {
-        "fake": placed(tokens, meshes.batch_sharding(mesh)),
-        "generator": placed(tokens, meshes.batch_sharding(mesh)),
-        "empty": placed(empty, meshes.replicated(mesh)),
-    }
-    if settings.gan.lambda_d:  # real images as a cache of latents has them
-        latents = jax.ShapeDtypeStruct((config.batch, *settings.latent_shape), jnp.float32)
-        batch["real"] = placed({"images": latents, "tokens": tokens}, meshes.batch_sharding(mesh))
+    parameters = (teacher.denoiser.params, params_of(teacher.conditions.parts))
+    params, of_conditions = jax.tree.map(lambda p: jax.ShapeDtypeStruct(p.shape, stored), parameters)
+    frozen = Frozen(with_constants(params, teacher.denoiser.constants), of_conditions)
+    real = None
+    if settings.gan.used:  # real images as a cache of latents has them
+        latents = jax.ShapeDtypeStruct((config.batch, *settings.shape), jnp.float32)
+        real = placed(Real(latents, read), meshes.batch_sharding(mesh))
+    read = placed(read, meshes.batch_sharding(mesh))
+    batch = Batch(read, read, placed(empty, meshes.replicated(mesh)), real)
     step = jit_train_step(
-        networks_of(teacher, config.resolution, mesh, text),
-        sampler.process,
+        networks_of(teacher, config.resolution, mesh),
+        build.few_step_of(config, teacher.process),
+        build.times_of(config, teacher.process),
         settings,
         out_shardings=(shardings, meshes.replicated(mesh)),
     )
@@ -97,25 +96,31 @@ def placed(tree: Any, shardings: Any) -> Any:
     return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), tree, shardings)
 
 
+def shapes_of(tree: Any) -> Any:
+    """The arrays of a tree without their values."""
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), tree)
+
+
 def forward_flops(teacher: Teacher, resolution: int) -> int:
-    """Operations of the UNet's forward pass for one image, plain attention included, as `arithmetic` counts them."""
-    plain = teacher.unet.rebuild(dtype=jnp.bfloat16)
-    x_t = jax.ShapeDtypeStruct((1, *latent_shape(teacher, resolution)), jnp.float32)
+    """Operations of the denoiser's forward pass for one image, plain attention included; see `arithmetic`."""
+    plain = teacher.denoiser.rebuild(dtype=jnp.bfloat16)
+    x_t = jax.ShapeDtypeStruct((1, *teacher.space.shape(resolution)), jnp.float32)
     t = jax.ShapeDtypeStruct((1,), jnp.int32)
     cond = condition(teacher, resolution, 1)
 
-    def forward(params, x_t, t, cond):
-        return nnx.merge(plain.graphdef, params)(x_t, t, **cond)
+    def forward(params: Any, x_t: jax.Array, t: jax.Array, cond: Any) -> jax.Array:
+        return nnx.merge(plain.graphdef, params)(x_t, teacher.process.network_time(t), **cond)
 
-    lowered = jax.jit(forward).lower(plain.params, x_t, t, cond)
+    lowered = jax.jit(forward).lower(plain.whole, x_t, t, cond)
     return int(cost_of(hlo.parse(lowered.as_text(dialect="hlo"))).flops)
 
 
 def condition(teacher: Teacher, resolution: int, batch: int) -> dict[str, Any]:
-    """What the UNet is conditioned on, abstract, for a batch."""
-    texts = [component.params for component in teacher.text_encoders]
-    ids = tuple(jax.ShapeDtypeStruct((batch, *ids.shape[1:]), ids.dtype) for ids in tokenise(teacher, [""]))
-    return jax.eval_shape(lambda params, ids: encode(teacher, params, ids, resolution=resolution), texts, ids)
+    """What the denoiser is conditioned on, abstract, for a batch."""
+    conditions = teacher.conditions
+    read = jax.tree.map(lambda x: jax.ShapeDtypeStruct((batch, *x.shape[1:]), x.dtype), conditions.empty())
+    encode = functools.partial(conditions.encode_condition, resolution=resolution)
+    return jax.eval_shape(encode, params_of(conditions.parts), read)
 
 
 def floor_forwards(guidance: Guidance, in_fake: float = 1, in_generator: float = 1) -> float:

@@ -31,7 +31,7 @@ def measure(config: ConfigDict, target: Target, program: Program, compiled: Comp
         "batch": config.batch,
         "accumulation": config.accumulation,
         "images_per_chip": program.images,
-        "guidance": config.guidance.strategy,
+        "guidance": config.guidance.strategy if "guidance" in config else "none",
         "num_steps": config.sid.num_steps,
         "parameters": program.parameters,
         "state_bytes_per_parameter": program.state_bytes / program.parameters,

@@ -19,11 +19,12 @@ from sid_jax.errors import UserError
 
 @dataclass(frozen=True)
 class Chip:
-    """One accelerator. Sources: the vendors' data sheets.
+    """One accelerator. The numbers are from the vendors' data sheets.
 
-    memory: bytes that a program can have, of the main memory.
-    flops: matrix products in bfloat16 a second, dense, at the peak.
-    bandwidth: bytes a second to and from the main memory.
+    Attributes:
+      memory: bytes of the main memory that a program can have.
+      flops: operations of dense matrix products in bfloat16 a second, at the peak.
+      bandwidth: bytes a second to and from the main memory.
     """
 
     memory: float
@@ -33,15 +34,15 @@ class Chip:
 
 GIB = 2**30
 TPUS = {
-    # Of a TPU's memory the runtime keeps some for itself: these are the sizes that libtpu compiles for.
+    # The runtime keeps some of a TPU's memory for itself. These are the sizes that libtpu compiles for.
     "v4": Chip(memory=30.75 * GIB, flops=275e12, bandwidth=1228e9),
     "v5e": Chip(memory=15.75 * GIB, flops=197e12, bandwidth=819e9),
     "v5p": Chip(memory=95.74 * GIB, flops=459e12, bandwidth=2765e9),
     "v6e": Chip(memory=31.25 * GIB, flops=918e12, bandwidth=1640e9),
 }
 GPUS = {
-    # 1 GiB of a GPU's memory is left to the CUDA context and the libraries; run with
-    # XLA_PYTHON_CLIENT_MEM_FRACTION=0.95 or more, as JAX takes 0.75 of the memory by default.
+    # 1 GiB of a GPU's memory is left to the CUDA context and the libraries. By default JAX takes 0.75 of the memory, so
+    # a program that needs more has to be run with XLA_PYTHON_CLIENT_MEM_FRACTION=0.95 or more.
     "h100": ("h100_sxm", Chip(memory=84_942_979_072 - GIB, flops=989e12, bandwidth=3352e9)),
     "a100": ("a100_sxm_80", Chip(memory=85_100_068_864 - GIB, flops=312e12, bandwidth=2039e9)),
     "rtx4090": ("rtx4090", Chip(memory=25_393_692_672 - GIB, flops=165e12, bandwidth=1008e9)),
@@ -54,11 +55,12 @@ FORMS = "tpu:v4|v5e|v5p|v6e:TOPOLOGY (such as tpu:v5e:2x4), gpu:h100|a100|rtx409
 class Target:
     """What a program is compiled for.
 
-    name: as the user wrote it.
-    platform: "tpu", "gpu" or "cpu".
-    count: chips.
-    chip: what each of them has.
-    open: makes the devices, which can be compiled for and nothing else.
+    Attributes:
+      name: as the user wrote it.
+      platform: "tpu", "gpu" or "cpu".
+      count: chips.
+      chip: what each of them has.
+      open: makes the devices, which can be compiled for and nothing else.
     """
 
     name: str
@@ -71,9 +73,12 @@ class Target:
 def parse(name: str) -> Target:
     """The target of that name.
 
+    Args:
+      name: in one of `FORMS`.
+
     Raises:
-        UserError: there is no such target. `Target.open` raises it too, where the package of its compiler is missing
-            or the topology does not exist.
+      UserError: there is no such target. `Target.open` raises it too, where the package of its compiler is missing or
+        the topology does not exist.
     """
     platform, *rest = name.split(":")
     if platform == "tpu" and len(rest) == 2 and rest[0] in TPUS:
@@ -93,7 +98,7 @@ def parse(name: str) -> Target:
 
 
 def _numbers(texts: list[str]) -> list[int]:
-    """The positive numbers that the texts are, or none if one is not."""
+    """The positive numbers that the texts stand for; none at all if one text is no such number."""
     good = all(text.isascii() and text.isdecimal() and int(text) > 0 for text in texts)
     return [int(text) for text in texts] if good else []
 
@@ -101,7 +106,7 @@ def _numbers(texts: list[str]) -> list[int]:
 def _open_tpu(generation: str, topology: str, count: int) -> list[jax.Device]:
     if importlib.util.find_spec("libtpu") is None:
         raise UserError(f'the compiler for TPUs is missing: pip install "jax[tpu]=={jax.__version__}"')
-    # Where there is no TPU, libtpu asks the cloud's metadata service for these, and waits for it.
+    # Where there is no TPU, libtpu would ask the cloud's metadata service for these, and wait for an answer.
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
     os.environ.setdefault("TPU_ACCELERATOR_TYPE", {"v5e": "v5litepod"}.get(generation, generation) + f"-{count}")
     os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
@@ -116,7 +121,7 @@ def _open_gpu(description: str, count: int) -> list[jax.Device]:
     return _topology("cuda", shape, count, topology=shape, target_config=config)
 
 
-def _topology(platform: str, name: str, count: int, **options) -> list[jax.Device]:
+def _topology(platform: str, name: str, count: int, **options: str) -> list[jax.Device]:
     from jax.experimental import topologies
 
     try:

@@ -11,11 +11,16 @@ _SLICES = ("dynamic-slice", "slice", "gather")
 
 
 def traffic(module: Module, computation: str, instruction: Instruction) -> int:
-    """Bytes that one execution reads and writes.
+    """Bytes that one execution of an instruction reads from and writes to the main memory.
 
-    Every operand is read and every result written, once; of an operand that a fusion only slices, the slices are read;
-    of a result that updates an operand in place, the update is written. What a loop, a branch or a call runs has
-    traffic of its own and they have none.
+    Every operand is read once and every result is written once, with two exceptions: if a fusion only slices an
+    operand, the slices are read; if a result updates an operand in place, the update is written. A loop, a branch or a
+    call has no traffic; the instructions that it runs have.
+
+    Args:
+      module: the program.
+      computation: the name of the one that has the instruction.
+      instruction: any.
     """
     opcode = instruction.opcode
     if opcode in _FREE or (opcode == "custom-call" and not instruction.operands):

@@ -1,43 +1,59 @@
 """Score identity Distillation: the method, and nothing else.
 
-Read `train_step` first, beside section 5 of docs/method.md; the sections that docstrings name are those of that page.
-What it is made of, one idea a file: `forward_process`, `guidance`, `generator`, `losses`, `gan`, `adam`, `ema`, `keys`
-and `state`.
+Read `train_step` first, beside section 5 of docs/method.md; the sections that docstrings name are those of that page,
+and README.md beside this file walks through one iteration. What it is made of, one idea a file: `process`, `vp`,
+`times`, `guidance`, `few_step`, `losses`, `gan`, `adam`, `ema`, `keys`, `settings`, `state` and `barrier`.
 """
 
 from sid_jax.sid.adam import AdamState, adam, clip, sanitize
 from sid_jax.sid.ema import ema_beta, ema_update
-from sid_jax.sid.few_step import FewStep, generate, noise_from_array, noise_from_key
-from sid_jax.sid.gan import Gan
-from sid_jax.sid.guidance import Guidance, Network, drop_prompts, guided, preset
+from sid_jax.sid.few_step import FewStep, Noise, noise_from_array, noise_from_key
+from sid_jax.sid.gan import Gan, Judged
+from sid_jax.sid.guidance import Condition, Denoiser, Discriminator, Guidance, drop_prompts, guided, preset
 from sid_jax.sid.keys import Purpose, key_for
-from sid_jax.sid.losses import Losses, fake_loss, generator_loss, sid_loss, weights
-from sid_jax.sid.process import ForwardProcess
-from sid_jax.sid.state import Networks, Phase, Settings, TrainState
+from sid_jax.sid.losses import Loss, Losses, fake_loss, generator_loss, sid_loss, weights
+from sid_jax.sid.process import Draw, Process, Time
+from sid_jax.sid.settings import Ema, Optimizer, Phase, Settings
+from sid_jax.sid.state import Batch, Frozen, Networks, Real, TrainState
+from sid_jax.sid.times import LAWS, Times, Uniform
 from sid_jax.sid.train_step import jit_train_step, make_train_step
 from sid_jax.sid.vp import VP
 
 __all__ = [
+    "LAWS",
     "VP",
     "AdamState",
+    "Batch",
+    "Condition",
+    "Denoiser",
+    "Discriminator",
+    "Draw",
+    "Ema",
     "FewStep",
-    "ForwardProcess",
+    "Frozen",
     "Gan",
     "Guidance",
+    "Judged",
+    "Loss",
     "Losses",
-    "Network",
     "Networks",
+    "Noise",
+    "Optimizer",
     "Phase",
+    "Process",
     "Purpose",
+    "Real",
     "Settings",
+    "Time",
+    "Times",
     "TrainState",
+    "Uniform",
     "adam",
     "clip",
     "drop_prompts",
     "ema_beta",
     "ema_update",
     "fake_loss",
-    "generate",
     "generator_loss",
     "guided",
     "jit_train_step",

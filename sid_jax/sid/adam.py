@@ -1,16 +1,20 @@
 """Adam with beta1 = 0, which needs no first moment, and the clean-up of gradients before it."""
 
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 INFINITE = 1e5
 """What an infinite entry of a gradient becomes, with its sign."""
 
 
-class AdamState(NamedTuple):
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class AdamState:
     """`count`: updates so far, int32. `moment`: v, the running mean of squared gradients, like the parameters."""
 
     count: jax.Array
@@ -24,10 +28,10 @@ def adam(learning_rate: float, beta2: float = 0.999, eps: float = 1e-8) -> optax
     With beta1 = 0 the first moment is g itself and its bias correction is 1.
     """
 
-    def init(params):
+    def init(params: Any) -> AdamState:
         return AdamState(jnp.zeros((), jnp.int32), jax.tree.map(jnp.zeros_like, params))
 
-    def update(gradients, state, params=None):
+    def update(gradients: Any, state: AdamState, params: Any = None) -> tuple[Any, AdamState]:
         del params
         count = state.count + 1
         moment = optax.tree.update_moment_per_elem_norm(gradients, state.moment, beta2, 2)
@@ -43,9 +47,9 @@ def sanitize(gradients: Any) -> tuple[Any, jax.Array]:
 
     An entry whose square overflows float32, and with it Adam's moment for good, is counted and treated as infinite.
     """
-    largest = float(jnp.finfo(jnp.float32).max) ** 0.5
+    largest = float(np.finfo(np.float32).max) ** 0.5
 
-    def clean(g):
+    def clean(g: jax.Array) -> jax.Array:
         return jnp.where(jnp.abs(g) < largest, g, jnp.where(jnp.isnan(g), 0, jnp.sign(g) * INFINITE))
 
     bad = (jnp.sum(~(jnp.abs(g) < largest), dtype=jnp.float32) for g in jax.tree.leaves(gradients))

@@ -1,24 +1,36 @@
 """The diffusion GAN (section 6; SiDA, arXiv 2410.14919; Few-Step SiD, arXiv 2505.12674), without one extra parameter.
 
-The discriminator is the encoder of the fake network: D(x_t, t, c) is the channel mean of its bottleneck features, a
-logit for each position of the lowest resolution. The pass that gives the fake network's prediction gives the logits of
-generated images too; real images need the encoder alone.
+The discriminator is the encoder of the fake network: D(x_t, t, c) is what the denoiser makes of its own features, one
+logit for each of their positions (a UNet: the channel mean of its bottleneck). The pass that gives the fake network's
+prediction gives the logits of generated images too; real images need the encoder alone.
 
-Which text D sees under guidance: the logits are those of the conditional pass. Where the fake network is trained
+Which condition D sees under guidance: the logits are those of the conditional pass. Where the fake network is trained
 without text (kappa1 = 0, as in "zero_cfg", which removes the text from the fake network, arXiv 2505.12674) there is no
 such pass, and D is unconditional in both updates. So the term never adds an evaluation on generated images.
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from sid_jax.sid.guidance import NetworkWithBottleneck
-from sid_jax.sid.process import ForwardProcess
+from sid_jax.sid.guidance import Discriminator
+from sid_jax.sid.process import Draw, Process, each
 
 LARGEST_LOGIT = 10.0
+
+
+class Judged(NamedTuple):
+    """What D says of images: raw logits `[B, ...]` in float32, and which of the images count, `[B]` bool."""
+
+    logits: jax.Array
+    kept: jax.Array
+
+    def mean(self, batch: int) -> jax.Array:
+        """The mean of D over `batch` images, of which those that don't count are 0."""
+        values = clip_logits(self.logits)
+        return jnp.sum(jnp.mean(values, axis=_all_but_first(values)), where=self.kept) / batch
 
 
 @dataclass(frozen=True)
@@ -40,7 +52,7 @@ class Gan:
     start: int = 0
     freeze: int = 0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in ("lambda_d", "lambda_g", "start", "freeze"):
             if getattr(self, name) < 0:
                 raise ValueError(f"gan.{name}: {getattr(self, name)} is not at least 0")
@@ -49,51 +61,67 @@ class Gan:
                 f"gan.lambda_d: it is 0 and gan.lambda_g {self.lambda_g}: nothing trains the discriminator"
             )
 
+    @property
+    def used(self) -> bool:
+        """Whether there is a discriminator."""
+        return self.lambda_d > 0
 
-def logits(bottleneck: jax.Array) -> jax.Array:
-    """D of bottleneck features `[B, h, w, C]`: their mean over C in [-10, 10], float32 `[B, h, w]`."""
-    return jnp.clip(jnp.mean(bottleneck.astype(jnp.float32), axis=-1), -LARGEST_LOGIT, LARGEST_LOGIT)
+    def discriminator_factor(self, elements: int) -> float:
+        """What the discriminator's loss counts in update A; `elements` is C H W of an image or latent."""
+        return self.lambda_d * elements
+
+    def generator_factors(self, loss_scale: float, elements: int) -> tuple[float, float]:
+        """What L_sid and the adversarial loss count in update B, where both are there."""
+        return loss_scale, self.lambda_g * elements
+
+    def discriminator_loss(self, real: Judged, fake: Judged, weight: jax.Array) -> jax.Array:
+        """[BCE(D(real_t), 1) + BCE(D(fake_t), 0)] / 2 of each sample, `[B]`; a term that is not kept is 0.
+
+        weight: that of the fake network's own error at each sample's time, `[B]`, which this form leaves out.
+        """
+        del weight
+        return (_kept_entropy(real, 1) + _kept_entropy(fake, 0)) / 2
+
+    def adversarial_loss(self, fake: Judged, w: jax.Array) -> jax.Array:
+        """w BCE(D(x_t), 1) of each sample, `[B]`, with the weights w `[B, 1, 1, 1]` of the generator's loss."""
+        return w[:, 0, 0, 0] * _kept_entropy(fake, 1)
+
+
+def clip_logits(logits: jax.Array) -> jax.Array:
+    """Logits in [-10, 10]."""
+    return jnp.clip(logits, -LARGEST_LOGIT, LARGEST_LOGIT)
 
 
 def cross_entropy(logits: jax.Array, label: int) -> jax.Array:
-    """BCE(D, label) of logits `[B, h, w]`, label 0 or 1, averaged over the map: `[B]`."""
-    return jnp.mean(jax.nn.softplus(-logits if label else logits), axis=(1, 2))
+    """BCE(D, label) of logits `[B, ...]`, label 0 or 1, averaged over all axes but the first: `[B]`."""
+    return jnp.mean(jax.nn.softplus(-logits if label else logits), axis=_all_but_first(logits))
 
 
-def real_logits(
-    fake: NetworkWithBottleneck, process: ForwardProcess, x: jax.Array, t: jax.Array, noise: jax.Array, cond: Any
-) -> tuple[jax.Array, jax.Array]:
+def judge_real(fake: Discriminator, process: Process, x: jax.Array, draw: Draw, cond: Any) -> Judged:
     """D of corrupted real images.
 
     Args:
-      fake: f_psi, which returns (output, bottleneck); its output is not used, and so not computed.
+      fake: f_psi, which returns (output, logits); its output is not used, and so not computed.
       process: the forward process.
       x: real images `[B, H, W, C]`.
-      t, noise: `[B]` int32 and `[B, H, W, C]`, those of the generated images.
+      draw: that of the generated images.
       cond: what D sees of each sample's caption.
 
     Returns:
-      (logits `[B, h, w]`, kept `[B]` bool: the image and its logits are finite).
+      The logits; an image counts if it and its logits are finite.
     """
     kept = jnp.all(jnp.isfinite(x), axis=(1, 2, 3))
-    x_t = process.corrupt(jnp.where(kept[:, None, None, None], x, 0), t, noise)
-    _, bottleneck = fake(x_t, t, cond)
-    of_real = logits(bottleneck)
-    return of_real, kept & jnp.all(jnp.isfinite(of_real), axis=(1, 2))
+    x_t = process.corrupt(jnp.where(each(kept), x, 0), *draw)
+    _, logits = fake(x_t, draw.t, cond)
+    logits = logits.astype(jnp.float32)
+    return Judged(logits, kept & jnp.all(jnp.isfinite(clip_logits(logits)), axis=_all_but_first(logits)))
 
 
-def discriminator_loss(
-    logits_real: jax.Array, kept_real: jax.Array, logits_fake: jax.Array, kept_fake: jax.Array
-) -> jax.Array:
-    """[BCE(D(real_t), 1) + BCE(D(fake_t), 0)] / 2 of each sample, `[B]`; a term that is not kept is 0."""
-    return (_kept_entropy(logits_real, kept_real, 1) + _kept_entropy(logits_fake, kept_fake, 0)) / 2
-
-
-def adversarial_loss(logits_fake: jax.Array, kept: jax.Array, w: jax.Array) -> jax.Array:
-    """w BCE(D(x_t), 1) of each sample, `[B]`, with the weights w `[B, 1, 1, 1]` of the generator's loss."""
-    return w[:, 0, 0, 0] * _kept_entropy(logits_fake, kept, 1)
-
-
-def _kept_entropy(logits: jax.Array, kept: jax.Array, label: int) -> jax.Array:
+def _kept_entropy(judged: Judged, label: int) -> jax.Array:
     # Zero before the arithmetic where a sample is left out, so that its gradient is zero and not NaN.
-    return jnp.where(kept, cross_entropy(jnp.where(kept[:, None, None], logits, 0), label), 0)
+    kept = judged.kept.reshape(-1, *[1] * (judged.logits.ndim - 1))
+    return jnp.where(judged.kept, cross_entropy(jnp.where(kept, clip_logits(judged.logits), 0), label), 0)
+
+
+def _all_but_first(array: jax.Array) -> tuple[int, ...]:
+    return tuple(range(1, array.ndim))

@@ -1,18 +1,18 @@
 """Classifier-free guidance of the fake network and the teacher: four scales (section 3; SiD-LSG, arXiv 2406.01561)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-Network = Callable[[jax.Array, jax.Array, Any], jax.Array]
-"""(x_t `[B, H, W, C]`, t `[B]` int32, condition) -> raw output `[B, H, W, C]`, eps or v. A condition is any pytree of
-arrays with the batch as first axis."""
+Denoiser = Callable[[jax.Array, jax.Array, Any], jax.Array]
+"""(x_t `[B, H, W, C]`, t `[B]`, condition) -> raw output `[B, H, W, C]`. A condition is any pytree of arrays with the
+batch as first axis."""
 
-NetworkWithBottleneck = Callable[[jax.Array, jax.Array, Any], tuple[jax.Array, jax.Array]]
-"""The same with the features in its middle: -> (raw output, bottleneck `[B, h, w, C]`)."""
+Discriminator = Callable[[jax.Array, jax.Array, Any], tuple[jax.Array, jax.Array]]
+"""The same with what it says as a discriminator: -> (raw output, logits `[B, ...]`)."""
 
 STRATEGIES = ("none", "lsg", "zero_cfg", "anti_cfg")
 
@@ -38,7 +38,7 @@ class Guidance:
     kappa4: float = 1.0
     prompt_dropout: float = 0.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not 0 <= self.prompt_dropout <= 1:
             raise ValueError(f"guidance.prompt_dropout: {self.prompt_dropout} is not in [0, 1]")
 
@@ -69,53 +69,58 @@ def preset(strategy: str, scale: float = 1.5) -> Guidance:
     raise ValueError(f"guidance.strategy: {strategy!r} is not one of {', '.join(STRATEGIES)}")
 
 
-def guided(network: Network, x_t: jax.Array, t: jax.Array, cond: Any, empty: Any, *scales: float) -> list[jax.Array]:
+@dataclass(frozen=True)
+class Condition:
+    """What the networks are given beside x_t and t.
+
+    Attributes:
+      cond: the condition of each sample.
+      empty: the condition of the empty prompt, with a batch axis of 1; it is not read if every scale is 1.
+      discriminator: whether the discriminator sees `cond`, or `empty`; None: there is no discriminator.
+    """
+
+    cond: Any
+    empty: Any
+    discriminator: bool | None = None
+
+
+def guided(
+    denoiser: Denoiser, x_t: jax.Array, t: jax.Array, condition: Condition, scales: Sequence[float]
+) -> list[jax.Array]:
     """Guided raw outputs, one for each scale k, all from a single forward pass.
 
     k = 1 is the conditional output and k = 0 the unconditional one; any other k is uncond + k (cond - uncond). The
     batch is doubled only if the scales need both.
 
     Args:
-      network: see `Network`.
+      denoiser: see `Denoiser`.
       x_t: `[B, H, W, C]`.
-      t: `[B]` int32.
-      cond: the condition of each sample.
-      empty: the condition of the empty prompt, with a batch axis of 1; not read if every scale is 1.
+      t: `[B]`.
+      condition: of the samples.
       scales: static floats.
 
     Returns:
       One float32 `[B, H, W, C]` for each scale.
     """
-    without_text, with_text = _evaluate(
-        network, x_t, t, cond, empty, without_text=any(k != 1 for k in scales), with_text=any(k != 0 for k in scales)
-    )
-    return [_combine(without_text, with_text, scale) for scale in scales]
+    without, with_it = _needed(scales)
+    unconditional, conditional = _evaluate(denoiser, x_t, t, condition, without=without, with_it=with_it)
+    return [_combine(unconditional, conditional, scale) for scale in scales]
 
 
-def guided_with_bottleneck(
-    network: NetworkWithBottleneck,
-    x_t: jax.Array,
-    t: jax.Array,
-    cond: Any,
-    empty: Any,
-    *scales: float,
-    text: bool,
+def guided_with_logits(
+    denoiser: Discriminator, x_t: jax.Array, t: jax.Array, condition: Condition, scales: Sequence[float]
 ) -> tuple[list[jax.Array], jax.Array]:
-    """What `guided` returns, and the bottleneck of the pass with text (`text`) or without it, from the same evaluation.
+    """What `guided` returns, and the logits of the pass that `condition.discriminator` says, from the same evaluation.
 
-    Arguments are those of `guided`. A pass that only the bottleneck needs is added to the batch.
+    Arguments are those of `guided`. A pass that only the logits need is added to the batch.
     """
-    without_text, with_text = _evaluate(
-        network,
-        x_t,
-        t,
-        cond,
-        empty,
-        without_text=not text or any(k != 1 for k in scales),
-        with_text=text or any(k != 0 for k in scales),
+    without, with_it = _needed(scales)
+    sees_condition = bool(condition.discriminator)
+    passes = _evaluate(
+        denoiser, x_t, t, condition, without=without or not sees_condition, with_it=with_it or sees_condition
     )
-    outputs = [_combine(_output(without_text), _output(with_text), scale) for scale in scales]
-    return outputs, (with_text if text else without_text)[1]
+    unconditional, conditional = map(_output, passes)
+    return [_combine(unconditional, conditional, scale) for scale in scales], passes[sees_condition][1]
 
 
 def drop_prompts(dropped: jax.Array, cond: Any, empty: Any) -> Any:
@@ -128,33 +133,46 @@ def of_empty(empty: Any, batch: int) -> Any:
     return jax.tree.map(lambda e: jnp.broadcast_to(e, (batch, *e.shape[1:])), empty)
 
 
+def _needed(scales: Sequence[float]) -> tuple[bool, bool]:
+    """Whether the scales need the unconditional pass, and whether the conditional one."""
+    return any(scale != 1 for scale in scales), any(scale != 0 for scale in scales)
+
+
 def _evaluate(
-    network: Callable, x_t: jax.Array, t: jax.Array, cond: Any, empty: Any, *, without_text: bool, with_text: bool
+    denoiser: Callable[[jax.Array, jax.Array, Any], Any],
+    x_t: jax.Array,
+    t: jax.Array,
+    condition: Condition,
+    *,
+    without: bool,
+    with_it: bool,
 ) -> tuple[Any, Any]:
-    """What the network returns without and with text, in float32, from one forward pass; None where it is not asked."""
+    """What the network returns without and with the condition, in float32, from one forward pass; None where it is not
+    asked."""
 
-    def call(x_t, t, cond):
-        return jax.tree.map(lambda x: x.astype(jnp.float32), network(x_t, t, cond))
+    def call(x_t: jax.Array, t: jax.Array, cond: Any) -> Any:
+        return jax.tree.map(lambda x: x.astype(jnp.float32), denoiser(x_t, t, cond))
 
-    if not without_text:
-        return None, call(x_t, t, cond)
-    uncond = of_empty(empty, len(t))
-    if not with_text:
-        return call(x_t, t, uncond), None
-    twice = call(_pairs(x_t, x_t), _pairs(t, t), jax.tree.map(_pairs, uncond, cond))
+    if not without:
+        return None, call(x_t, t, condition.cond)
+    empty = of_empty(condition.empty, len(t))
+    if not with_it:
+        return call(x_t, t, empty), None
+    twice = call(_pairs(x_t, x_t), _pairs(t, t), jax.tree.map(_pairs, empty, condition.cond))
     twice = jax.tree.map(lambda x: x.reshape(len(t), 2, *x.shape[1:]), twice)
     return jax.tree.map(lambda x: x[:, 0], twice), jax.tree.map(lambda x: x[:, 1], twice)
 
 
-def _combine(without_text: jax.Array | None, with_text: jax.Array | None, scale: float) -> jax.Array:
+def _combine(unconditional: jax.Array, conditional: jax.Array, scale: float) -> jax.Array:
+    """The guided output. Of the two, one that the scale does not need is not read."""
     if scale == 1:
-        return with_text
+        return conditional
     if scale == 0:
-        return without_text
-    return without_text + scale * (with_text - without_text)
+        return unconditional
+    return unconditional + scale * (conditional - unconditional)
 
 
-def _output(result: tuple[jax.Array, jax.Array] | None) -> jax.Array | None:
+def _output(result: tuple[jax.Array, jax.Array] | None) -> Any:
     return None if result is None else result[0]
 
 

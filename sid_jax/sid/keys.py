@@ -21,9 +21,9 @@ class Purpose(IntEnum):
     GENERATOR_NOISE = 7  # e
 
 
-def key_for(seed: int, step: int | jax.Array, purpose: Purpose, part: int | jax.Array = 0) -> jax.Array:
-    """The key of a draw at a step; `part` is the index of the micro-batch."""
+def key_for(seed: int, step: int | jax.Array, purpose: Purpose, micro_batch: int | jax.Array = 0) -> jax.Array:
+    """The key of a draw at a step; `micro_batch` is its index within the batch."""
     key = jax.random.key(seed)
-    for number in (step, int(purpose), part):
+    for number in (step, int(purpose), micro_batch):
         key = jax.random.fold_in(key, number)
     return key

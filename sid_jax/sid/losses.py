@@ -5,14 +5,17 @@ mean over the whole batch is what is minimised. A sample with a non-finite image
 zero, its gradient is zero, and it still counts in the divisor.
 """
 
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
 
-from sid_jax.sid import gan
-from sid_jax.sid.guidance import Guidance, Network, NetworkWithBottleneck, guided, guided_with_bottleneck
-from sid_jax.sid.process import ForwardProcess
+from sid_jax.sid.barrier import barrier
+from sid_jax.sid.gan import Judged
+from sid_jax.sid.guidance import Condition, Denoiser, Discriminator, Guidance, guided, guided_with_logits
+from sid_jax.sid.process import Draw, Process, each
 
 WEIGHTINGS = {
     "snr": lambda a, s: a**2 / s**2,
@@ -25,71 +28,85 @@ WEIGHTINGS = {
 """w(t) by name, as functions of a = scale(t) and s = sigma(t); "sid" depends on the images instead."""
 
 
-class Losses(NamedTuple):
-    """Of each sample: its loss `[B]`, and whether it is part of the loss, `[B]` bool.
+@dataclass(frozen=True)
+class Loss:
+    """The numbers of the generator's loss.
 
-    With the GAN term also D of the corrupted generated images, `[B, h, w]`, and of the generator's loss the weights w,
+    Attributes:
+      alpha: see `sid_loss`.
+      weighting: the name of w, see `weights`.
+      loss_scale: its factor, lambda_sid.
+
+    Raises:
+      ValueError: there is no such weighting.
+    """
+
+    alpha: float = 1.0
+    weighting: str = "sid"
+    loss_scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.weighting not in ("sid", *WEIGHTINGS):
+            raise ValueError(f"sid.weighting: {self.weighting!r} is not one of sid, {', '.join(WEIGHTINGS)}")
+
+
+class Losses(NamedTuple):
+    """Of each sample: its loss `[B]`, whether it is part of the loss, `[B]` bool, and its weight in it,
     `[B, 1, 1, 1]`.
+
+    With the GAN term also the raw logits of D at the corrupted generated images, `[B, ...]`.
     """
 
     loss: jax.Array
     kept: jax.Array
+    w: jax.Array
     logits: jax.Array | None = None
-    w: jax.Array | None = None
 
-
-def check_weighting(name: str) -> None:
-    """Raises ValueError if there is no such weighting."""
-    if name not in ("sid", *WEIGHTINGS):
-        raise ValueError(f"sid.weighting: {name!r} is not one of sid, {', '.join(WEIGHTINGS)}")
+    @property
+    def judged(self) -> Judged:
+        """What D says of the generated images; only with the GAN term."""
+        if self.logits is None:
+            raise ValueError("there is no discriminator")
+        return Judged(self.logits, self.kept)
 
 
 def fake_loss(
-    fake: Network | NetworkWithBottleneck,
-    process: ForwardProcess,
+    fake: Denoiser | Discriminator,
+    process: Process,
     x_g: jax.Array,
-    t: jax.Array,
-    noise: jax.Array,
-    cond: Any,
-    empty: Any,
+    draw: Draw,
+    condition: Condition,
     kappa1: float,
-    *,
-    discriminator_text: bool | None = None,
 ) -> Losses:
     """Update A: the denoising loss of f_psi on the generator's images, under kappa1.
 
     Args:
-      fake: f_psi. With the GAN term it returns its bottleneck too.
-      process: the forward process, which says what the error is (section 2).
+      fake: f_psi; where the condition says that there is a discriminator, it returns its logits too.
+      process: the forward process, which says what the target and the weight are (section 2).
       x_g: generated images `[B, H, W, C]`.
-      t, noise: `[B]` int32 and `[B, H, W, C]`.
-      cond, empty: the condition of each sample, and of the empty prompt with a batch axis of 1.
+      draw: time and noise of each sample.
+      condition: of each sample, and of the empty prompt.
       kappa1: guidance scale.
-      discriminator_text: whether D reads the text (see `gan`); None without the GAN term.
     """
     kept = _finite(x_g)
     x_g = _where(kept, x_g)
-    x_t = process.corrupt(x_g, t, noise)
-    (output,), logits = _of_fake(fake, x_t, t, cond, empty, kappa1, text=discriminator_text)
+    x_t = process.corrupt(x_g, *draw)
+    (output,), logits = _of_fake(fake, x_t, draw.t, condition, (kappa1,))
     kept &= _finite(output)
-    error = process.fake_error(_where(kept, output), x_g, t, noise)
-    return Losses(_sum_pixels(_where(kept, error)), kept, logits)
+    error = jnp.square(_where(kept, output) - process.fake_target(x_g, *draw))
+    w = each(process.fake_weight(draw.t))
+    return Losses(_sum_pixels(_where(kept, w * error)), kept, w, logits)
 
 
 def generator_loss(
-    teacher: Network,
-    fake: Network | NetworkWithBottleneck,
-    process: ForwardProcess,
+    teacher: Denoiser,
+    fake: Denoiser | Discriminator,
+    process: Process,
     x_g: jax.Array,
-    t: jax.Array,
-    noise: jax.Array,
-    cond: Any,
-    empty: Any,
+    draw: Draw,
+    condition: Condition,
     guidance: Guidance,
-    alpha: float = 1.0,
-    weighting: str = "sid",
-    *,
-    discriminator_text: bool | None = None,
+    numbers: Loss,
 ) -> Losses:
     """Update B: L_sid of the images x_g, as a function of which it is to be differentiated.
 
@@ -97,29 +114,29 @@ def generator_loss(
     flows through x_g itself and through x_t into the inputs of both networks.
 
     Args:
-      teacher, fake: f_phi and f_psi. With the GAN term f_psi returns its bottleneck too.
+      teacher, fake: f_phi and f_psi; where the condition says that there is a discriminator, f_psi returns its logits
+        too.
       process: the forward process.
       x_g: generated images `[B, H, W, C]`.
-      t, noise: `[B]` int32 and `[B, H, W, C]`.
-      cond, empty: the condition of each sample, and of the empty prompt with a batch axis of 1.
+      draw: time and noise of each sample.
+      condition: of each sample, and of the empty prompt.
       guidance: kappa2, kappa3 and kappa4 are read.
-      alpha, weighting: see `sid_loss` and `weights`.
-      discriminator_text: whether D reads the text (see `gan`); None without the GAN term.
+      numbers: alpha and the weighting are read.
     """
+    t = draw.t
     kept = _finite(x_g)
     x_g = _where(kept, x_g)
-    x_t = process.corrupt(x_g, t, noise)
-    (y_real,) = guided(teacher, x_t, t, cond, empty, guidance.kappa4)
+    x_t = process.corrupt(x_g, *draw)
+    (y_real,) = guided(teacher, x_t, t, condition, (guidance.kappa4,))
     # One network after the other, forwards and backwards, so that what they hold in between is not there at once.
-    x_t, y_real = jax.lax.optimization_barrier((x_t, y_real))
-    scales = (guidance.kappa2, guidance.kappa3)
-    (y_fake2, y_fake3), logits = _of_fake(fake, x_t, t, cond, empty, *scales, text=discriminator_text)
+    x_t, y_real = barrier((x_t, y_real))
+    (y_fake2, y_fake3), logits = _of_fake(fake, x_t, t, condition, (guidance.kappa2, guidance.kappa3))
     y_real, y_fake2, y_fake3 = (process.to_x0(x_t, t, output) for output in (y_real, y_fake2, y_fake3))
 
     kept &= _finite(y_real) & _finite(y_fake2) & _finite(y_fake3)
     x_g, y_real, y_fake2, y_fake3 = (_where(kept, value) for value in (x_g, y_real, y_fake2, y_fake3))
-    w = weights(weighting, process, x_g, y_real, t)
-    return Losses(_where(kept, sid_loss(x_g, y_real, y_fake2, y_fake3, w, alpha)), kept, logits, w)
+    w = weights(numbers.weighting, process, x_g, y_real, t)
+    return Losses(_where(kept, sid_loss(x_g, y_real, y_fake2, y_fake3, w, numbers.alpha)), kept, w, logits)
 
 
 def sid_loss(
@@ -139,24 +156,24 @@ def sid_loss(
     return _sum_pixels(w * (y_real - y_fake2) * ((y_real - x_g) - alpha * (y_real - y_fake3)))
 
 
-def weights(name: str, process: ForwardProcess, x_g: jax.Array, y_real: jax.Array, t: jax.Array) -> jax.Array:
+def weights(name: str, process: Process, x_g: jax.Array, y_real: jax.Array, t: jax.Array) -> jax.Array:
     """w, one for each sample, `[B, 1, 1, 1]`, without a gradient.
 
     "sid": 1 / max(mean_pixels |x_g - y_real|, 1e-5); any other is w(t) of `WEIGHTINGS`.
     """
-    check_weighting(name)
     if name == "sid":
         distance = jnp.mean(jnp.abs(x_g - y_real), axis=(1, 2, 3), keepdims=True)
         return jax.lax.stop_gradient(1 / jnp.maximum(distance, 1e-5))
-    return WEIGHTINGS[name](process.scale(t), process.sigma(t))[:, None, None, None]
+    return each(WEIGHTINGS[name](process.scale(t), process.sigma(t)))
 
 
-def _of_fake(fake, x_t, t, cond, empty, *scales, text):
+def _of_fake(
+    fake: Denoiser | Discriminator, x_t: jax.Array, t: jax.Array, condition: Condition, scales: Sequence[float]
+) -> tuple[list[jax.Array], jax.Array | None]:
     """The guided outputs of f_psi and, where there is a discriminator, its logits from the same evaluation."""
-    if text is None:
-        return guided(fake, x_t, t, cond, empty, *scales), None
-    outputs, bottleneck = guided_with_bottleneck(fake, x_t, t, cond, empty, *scales, text=text)
-    return outputs, gan.logits(bottleneck)
+    if condition.discriminator is None:
+        return guided(cast(Denoiser, fake), x_t, t, condition, scales), None
+    return guided_with_logits(cast(Discriminator, fake), x_t, t, condition, scales)
 
 
 def _finite(images: jax.Array) -> jax.Array:

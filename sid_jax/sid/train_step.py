@@ -6,31 +6,40 @@ Where there are real images, A and B each have a further term, that of section 6
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
-from sid_jax.sid import gan
 from sid_jax.sid.adam import AdamState, adam, clip, sanitize
+from sid_jax.sid.barrier import barrier
 from sid_jax.sid.ema import ema_beta, ema_update
 from sid_jax.sid.few_step import FewStep, noise_from_key
-from sid_jax.sid.guidance import drop_prompts, of_empty
+from sid_jax.sid.gan import judge_real
+from sid_jax.sid.guidance import Condition, Denoiser, Discriminator, drop_prompts, of_empty
 from sid_jax.sid.keys import Purpose, key_for
 from sid_jax.sid.losses import fake_loss, generator_loss
-from sid_jax.sid.process import ForwardProcess
-from sid_jax.sid.state import Networks, Phase, Settings, TrainState
+from sid_jax.sid.process import Draw, Process, each
+from sid_jax.sid.settings import Phase, Settings
+from sid_jax.sid.state import Batch, Frozen, Networks, Real, TrainState
+from sid_jax.sid.times import Times
+
+Metrics = dict[str, jax.Array]
 
 
-def make_train_step(networks: Networks, process: ForwardProcess, settings: Settings) -> Callable:
+class TrainStep(Protocol):
+    """One iteration; the phase is static, and by default `Settings.last_phase`."""
+
+    def __call__(
+        self, state: TrainState, frozen: Frozen, batch: Batch, phase: Phase = ...
+    ) -> tuple[TrainState, Metrics]: ...
+
+
+def make_train_step(networks: Networks, few_step: FewStep, times: Times, settings: Settings) -> TrainStep:
     """The function of one iteration, `step(state, frozen, batch, phase) -> (state, metrics)`; it is pure, not jitted.
 
-    frozen: `{"teacher": params, "text": text_params}`, and `"vae": vae_params` where images are encoded in the step.
-    batch: `{"fake": tokens, "generator": tokens, "empty": tokens}`, trees of arrays whose first axis is the batch; that
-      of "empty" is 1. The two updates have prompts of their own. With the GAN term also `"real": {"images": images or
-      latents, "tokens": their captions'}`.
     phase: `settings.phase(step number)`, static; by default `settings.last_phase`.
     metrics: float32 scalars. `fake_loss`, `generator_loss`; `fake_grad_norm`, `generator_grad_norm`: of the gradients
       without non-finite entries, before clipping; `dropped_fake`, `dropped_generator`: samples left out of a loss;
@@ -39,34 +48,40 @@ def make_train_step(networks: Networks, process: ForwardProcess, settings: Setti
       `fake_logit`, means of D; `dropped_real`. While the generator is frozen, what is of its update is 0, and
       `ema_beta` 1.
 
+    Args:
+      networks: as functions of their parameters.
+      few_step: the generator, on the teacher's process.
+      times: at which times the losses look.
+      settings: the numbers.
+
     Raises:
-      ValueError: settings that do not fit the process.
+      ValueError: settings that do not fit the process, or a GAN term without a discriminator.
     """
-    few_step = FewStep(process, settings.num_steps, settings.t_init, settings.noise)
-    updates = _Updates(networks, process, settings, few_step)
-    if settings.gan.lambda_d and networks.unet_with_bottleneck is None:
-        raise ValueError("gan.lambda_d: the GAN term needs a UNet that returns its bottleneck")
+    times.check(few_step.process)
+    if settings.gan.used and networks.discriminator is None:
+        raise ValueError("gan.lambda_d: the GAN term needs a network that returns logits")
+    updates = _Updates(networks, few_step, times, settings)
 
     def step(
-        state: TrainState, frozen: dict, batch: dict, phase: Phase = settings.last_phase
-    ) -> tuple[TrainState, dict]:
-        n = 1
-        if settings.num_steps > 1:
+        state: TrainState, frozen: Frozen, batch: Batch, phase: Phase = settings.last_phase
+    ) -> tuple[TrainState, Metrics]:
+        n: int | jax.Array = 1
+        if few_step.num_steps > 1:
             key = key_for(settings.seed, state.step, Purpose.NUM_STEPS)
-            n = jax.random.randint(key, (), 1, settings.num_steps + 1, jnp.int32)
-        empty = networks.encode(frozen["text"], batch["empty"])
+            n = jax.random.randint(key, (), 1, few_step.num_steps + 1, jnp.int32)
+        empty = networks.encode_condition(frozen.conditions, batch.empty)
 
         # A. The fake network learns to denoise what the generator makes.
-        fake, fake_moment, of_fake = updates.fake(state, frozen, batch["fake"], batch.get("real"), empty, n)
+        fake, fake_moment, of_fake = updates.fake(state, frozen, batch, empty, n)
 
         if phase.generator:
             # B. The generator learns from the teacher and from the fake network as it is after A.
             generator, generator_moment, of_generator = updates.generator(
-                state, fake, frozen, batch["generator"], empty, n, phase.adversarial
+                state, fake, frozen, batch.generator, empty, n, phase.adversarial
             )
             # C. The moving average of the generator.
             images_seen = updates.generator_steps(state).astype(jnp.float32) * settings.batch
-            beta = ema_beta(settings.half_life, settings.ramp_up, images_seen, settings.batch)
+            beta = ema_beta(settings.ema.half_life, settings.ema.ramp_up, images_seen, settings.batch)
             ema = ema_update(state.ema, generator, beta)
         else:
             generator, generator_moment, ema, beta = state.generator, state.generator_moment, state.ema, jnp.float32(1)
@@ -83,7 +98,7 @@ def make_train_step(networks: Networks, process: ForwardProcess, settings: Setti
             "n": jnp.asarray(n, jnp.float32),
             "ema_beta": beta,
         }
-        if settings.gan.lambda_d:
+        if settings.gan.used:
             metrics |= {name: of_fake[name] for name in ("discriminator_loss", "real_logit", "fake_logit")}
             metrics["dropped_real"] = of_fake["dropped_real"]
             metrics["adversarial_loss"] = of_generator.get("adversarial_loss", jnp.float32(0))
@@ -92,103 +107,107 @@ def make_train_step(networks: Networks, process: ForwardProcess, settings: Setti
     return step
 
 
-def jit_train_step(networks: Networks, process: ForwardProcess, settings: Settings, **jit_options) -> Callable:
+def jit_train_step(
+    networks: Networks, few_step: FewStep, times: Times, settings: Settings, **jit_options: Any
+) -> jax.stages.Wrapped:
     """`make_train_step`, compiled, once for each phase: the old state is donated to the new one.
 
     `jit_options` are those of `jax.jit`.
     """
-    return jax.jit(make_train_step(networks, process, settings), donate_argnums=0, static_argnums=3, **jit_options)
+    step = make_train_step(networks, few_step, times, settings)
+    return jax.jit(step, donate_argnums=0, static_argnums=3, **jit_options)
 
 
 @dataclass(frozen=True)
 class _Updates:
-    """Updates A and B: draw, evaluate the loss and its gradient part by part, take one step of Adam."""
+    """Updates A and B: draw, evaluate the loss and its gradient by micro-batches, take one step of Adam."""
 
     networks: Networks
-    process: ForwardProcess
-    settings: Settings
     few_step: FewStep
+    times: Times
+    settings: Settings
 
-    def fake(self, state: TrainState, frozen: dict, tokens: Any, real: Any, empty: Any, n: int | jax.Array):
+    def fake(
+        self, state: TrainState, frozen: Frozen, batch: Batch, empty: Any, n: int | jax.Array
+    ) -> tuple[Any, Any, Metrics]:
         """A: (psi, its moment, metrics)."""
-        s = self.settings
+        s, process = self.settings, self.process
 
-        def part_gradient(part, inputs):
-            cond = self.networks.encode(frozen["text"], inputs["tokens"])
-            key = functools.partial(key_for, s.seed, state.step, part=part)
+        def gradient_of(micro_batch: int | jax.Array, inputs: tuple[Any, Real | None]) -> tuple[Metrics, Any]:
+            cond = self.networks.encode_condition(frozen.conditions, inputs[0])
+            key = functools.partial(key_for, s.seed, state.step, micro_batch=micro_batch)
             z = noise_from_key(key(Purpose.FAKE_STEPS), self._shape)
-            x_g, _ = self.few_step.first_evaluations(self._network(state.generator), z, cond, n)
+            x_g, _ = self.few_step.first_evaluations(self._denoiser(frozen, state.generator), z, cond, n)
 
-            t = self.process.fake_times(key(Purpose.FAKE_TIME), self._shape[0])
-            noise = jax.random.normal(key(Purpose.FAKE_NOISE), self._shape, jnp.float32)
+            draw = self._draw(self.times.fake, key(Purpose.FAKE_TIME), key(Purpose.FAKE_NOISE))
             dropped = None
             if s.guidance.prompt_dropout > 0:
                 dropped = jax.random.bernoulli(key(Purpose.FAKE_DROPOUT), s.guidance.prompt_dropout, self._shape[:1])
                 cond = drop_prompts(dropped, cond, empty)
-            if s.gan.lambda_d:
-                x_real, cond_real = self._real(frozen, inputs["real"], empty, dropped)
+            condition = self._condition(cond, empty, s.gan.used)
+            real = self._real(frozen, inputs[1], empty, dropped) if s.gan.used else None
 
-            def loss(psi):
-                f_psi = self._fake_network(psi, s.gan.lambda_d > 0)
-                of_fake = fake_loss(
-                    f_psi, self.process, x_g, t, noise, cond, empty, s.guidance.kappa1, discriminator_text=self._text
-                )
+            def loss(psi: Any) -> tuple[jax.Array, Metrics]:
+                discriminator = self._discriminator(frozen, psi) if s.gan.used else None
+                f_psi = discriminator or self._denoiser(frozen, psi)
+                of_fake = fake_loss(f_psi, process, x_g, draw, condition, s.guidance.kappa1)
                 total = jnp.sum(of_fake.loss) / s.batch
                 metrics = {"loss": total, "dropped": _count(~of_fake.kept)}
-                if s.gan.lambda_d:
+                if discriminator and real:
                     # The discriminator's term: D is to be 1 at real images, 0 at the generator's.
-                    logits_real, kept = gan.real_logits(f_psi, self.process, x_real, t, noise, cond_real)
-                    values = gan.discriminator_loss(logits_real, kept, of_fake.logits, of_fake.kept)
-                    total += s.gan.lambda_d * self._elements * jnp.sum(values) / s.batch
+                    x_real, cond_real = real
+                    of_real = judge_real(discriminator, process, x_real, draw, cond_real)
+                    values = s.gan.discriminator_loss(of_real, of_fake.judged, process.fake_weight(draw.t))
+                    total += s.gan.discriminator_factor(self._elements) * jnp.sum(values) / s.batch
                     metrics |= {
                         "discriminator_loss": jnp.sum(values) / s.batch,
-                        "real_logit": jnp.sum(logits_real.mean((1, 2)), where=kept) / s.batch,
-                        "fake_logit": jnp.sum(of_fake.logits.mean((1, 2)), where=of_fake.kept) / s.batch,
-                        "dropped_real": _count(~kept),
+                        "real_logit": of_real.mean(s.batch),
+                        "fake_logit": of_fake.judged.mean(s.batch),
+                        "dropped_real": _count(~of_real.kept),
                     }
                 return total, metrics
 
             (_, metrics), gradient = jax.value_and_grad(loss, has_aux=True)(state.fake)
             return metrics, gradient
 
-        inputs = {"tokens": tokens, "real": real}
-        metrics, gradients = _sum_over_parts(part_gradient, inputs, s.accumulation)
-        return self._adam_step(s.lr, state.step, state.fake, state.fake_moment, gradients, metrics)
+        metrics, gradients = _sum_over_micro_batches(gradient_of, (batch.fake, batch.real), s.accumulation)
+        return self._adam_step(s.optimizer.fake_lr, state.step, state.fake, state.fake_moment, gradients, metrics)
 
     def generator(
-        self, state: TrainState, fake: Any, frozen: dict, tokens: Any, empty: Any, n: int | jax.Array, adversarial: bool
-    ):
+        self, state: TrainState, fake: Any, frozen: Frozen, read: Any, empty: Any, n: int | jax.Array, adversarial: bool
+    ) -> tuple[Any, Any, Metrics]:
         """B: (theta, its moment, metrics)."""
-        s = self.settings
+        s, process = self.settings, self.process
         if s.accumulation > 1:
             # Nothing of this update before the other is done: the sums of gradients are not in memory at once.
-            fake, tokens = jax.lax.optimization_barrier((fake, tokens))
+            fake, read = barrier((fake, read))
 
-        def part_gradient(part, tokens):
-            cond = self.networks.encode(frozen["text"], tokens)
-            key = functools.partial(key_for, s.seed, state.step, part=part)
+        def gradient_of(micro_batch: int | jax.Array, read: Any) -> tuple[Metrics, Any]:
+            cond = self.networks.encode_condition(frozen.conditions, read)
+            key = functools.partial(key_for, s.seed, state.step, micro_batch=micro_batch)
             z = noise_from_key(key(Purpose.GENERATOR_STEPS), self._shape)
-            before = self.few_step.first_evaluations(self._network(state.generator), z, cond, n - 1)
+            before = self.few_step.first_evaluations(self._denoiser(frozen, state.generator), z, cond, n - 1)
 
-            def last_evaluation(theta):
-                return self.few_step.evaluate(self._network(theta), z, cond, n - 1, *before)[0]
+            def last_evaluation(theta: Any) -> jax.Array:
+                return self.few_step.evaluate(self._denoiser(frozen, theta), z, cond, n - 1, *before)[0]
 
-            t = self.process.generator_times(key(Purpose.GENERATOR_TIME), self._shape[0])
-            noise = jax.random.normal(key(Purpose.GENERATOR_NOISE), self._shape, jnp.float32)
-            f_phi, f_psi = self._network(frozen["teacher"]), self._fake_network(fake, adversarial)
+            draw = self._draw(self.times.generator, key(Purpose.GENERATOR_TIME), key(Purpose.GENERATOR_NOISE))
+            condition = self._condition(cond, empty, adversarial)
+            f_phi = self._denoiser(frozen, None)
+            f_psi = self._discriminator(frozen, fake) if adversarial else self._denoiser(frozen, fake)
 
-            def loss(x_g):
-                of_x = generator_loss(
-                    *(f_phi, f_psi, self.process, x_g, t, noise, cond, empty, s.guidance, s.alpha, s.weighting),
-                    discriminator_text=self._text if adversarial else None,
-                )
-                total = s.loss_scale * jnp.sum(of_x.loss) / s.batch
+            def loss(x_g: jax.Array) -> tuple[jax.Array, tuple[Metrics, jax.Array]]:
+                of_x = generator_loss(f_phi, f_psi, process, x_g, draw, condition, s.guidance, s.loss)
+                factor, adversarial_factor = s.loss.loss_scale, 0.0
+                if adversarial:
+                    factor, adversarial_factor = s.gan.generator_factors(factor, self._elements)
+                total = factor * jnp.sum(of_x.loss) / s.batch
                 metrics = {"loss": total, "dropped": _count(~of_x.kept)}
                 if adversarial:
                     # The adversarial term: D is to be 1 at the generator's images.
-                    values = gan.adversarial_loss(of_x.logits, of_x.kept, of_x.w)
-                    total += s.gan.lambda_g * self._elements * jnp.sum(values) / s.batch
-                    entropies = gan.adversarial_loss(of_x.logits, of_x.kept, jnp.ones_like(of_x.w))
+                    values = s.gan.adversarial_loss(of_x.judged, of_x.w)
+                    total += adversarial_factor * jnp.sum(values) / s.batch
+                    entropies = s.gan.adversarial_loss(of_x.judged, jnp.ones_like(of_x.w))
                     metrics["adversarial_loss"] = jnp.sum(entropies) / s.batch
                 return total, (metrics, of_x.kept)
 
@@ -196,74 +215,90 @@ class _Updates:
             # derivative of a network that overflowed is NaN, also where it is multiplied by zero.
             x_g, pull_back = jax.vjp(last_evaluation, state.generator)
             (_, (metrics, kept)), of_images = jax.value_and_grad(loss, has_aux=True)(x_g)
-            (gradient,) = pull_back(jnp.where(kept[:, None, None, None], of_images, 0))
+            (gradient,) = pull_back(jnp.where(each(kept), of_images, 0))
             return metrics, gradient
 
-        metrics, gradients = _sum_over_parts(part_gradient, tokens, s.accumulation)
+        metrics, gradients = _sum_over_micro_batches(gradient_of, read, s.accumulation)
         count = self.generator_steps(state)
-        return self._adam_step(s.glr, count, state.generator, state.generator_moment, gradients, metrics)
+        learning_rate = s.optimizer.generator_lr
+        return self._adam_step(learning_rate, count, state.generator, state.generator_moment, gradients, metrics)
 
     def generator_steps(self, state: TrainState) -> jax.Array:
         """Updates of the generator so far: those before it was trained do not count, for Adam or for the average."""
         return jnp.maximum(state.step - self.settings.frozen_steps, 0)
 
     @property
-    def _shape(self) -> tuple[int, ...]:
-        return (self.settings.batch // self.settings.accumulation, *self.settings.latent_shape)
-
-    def _network(self, params: Any) -> Callable:
-        return functools.partial(self.networks.unet, params)
-
-    def _fake_network(self, psi: Any, discriminates: bool) -> Callable:
-        """f_psi; where it is the discriminator too, it returns its bottleneck beside its output."""
-        return functools.partial(self.networks.unet_with_bottleneck, psi) if discriminates else self._network(psi)
+    def process(self) -> Process:
+        """The teacher's."""
+        return self.few_step.process
 
     @property
-    def _text(self) -> bool | None:
-        """Whether D reads the text; None where there is no D."""
-        return self.settings.guidance.fake_reads_text if self.settings.gan.lambda_d else None
+    def _shape(self) -> tuple[int, ...]:
+        return (self.settings.batch // self.settings.accumulation, *self.settings.shape)
 
     @property
     def _elements(self) -> int:
-        return int(np.prod(self.settings.latent_shape))
+        return int(np.prod(self.settings.shape))
 
-    def _real(self, frozen: dict, real: dict, empty: Any, dropped: jax.Array | None) -> tuple[jax.Array, Any]:
-        """Real latents, and what D sees of their captions: where a fake sample's prompt is dropped, theirs is too, as
-        otherwise an empty prompt would give a fake away."""
-        latents = self.networks.encode_images(frozen.get("vae"), real["images"]).astype(jnp.float32)
-        if not self._text:
-            return latents, of_empty(empty, self._shape[0])
-        cond = self.networks.encode(frozen["text"], real["tokens"])
-        return latents, cond if dropped is None else drop_prompts(dropped, cond, empty)
+    def _draw(self, law: Callable[[jax.Array, int], jax.Array], of_time: jax.Array, of_noise: jax.Array) -> Draw:
+        return Draw(law(of_time, self._shape[0]), jax.random.normal(of_noise, self._shape, jnp.float32))
 
-    def _adam_step(self, learning_rate, count, params, moment, gradients, metrics):
+    def _condition(self, cond: Any, empty: Any, discriminates: bool) -> Condition:
+        return Condition(cond, empty, self.settings.guidance.fake_reads_text if discriminates else None)
+
+    def _denoiser(self, frozen: Frozen, trained: Any) -> Denoiser:
+        """The generator, or f_psi, or with None the teacher f_phi."""
+        params = self.networks.combine(frozen.base, trained)
+        return lambda x_t, t, cond: self.networks.denoiser(params, x_t, t, cond, None)
+
+    def _discriminator(self, frozen: Frozen, psi: Any) -> Discriminator:
+        """f_psi where it is the discriminator too: it returns logits beside its output."""
+        network = self.networks.discriminator
+        assert network is not None, "a GAN term without a discriminator is refused before"
+        params = self.networks.combine(frozen.base, psi)
+        return lambda x_t, t, cond: network(params, x_t, t, cond, None)
+
+    def _real(self, frozen: Frozen, real: Real | None, empty: Any, dropped: jax.Array | None) -> tuple[jax.Array, Any]:
+        """Real images or latents, and what D sees of their captions: where a fake sample's prompt is dropped, theirs is
+        too, as otherwise an empty prompt would give a fake away."""
+        if real is None:
+            raise ValueError("gan.lambda_d: the GAN term needs real images")
+        images = self.networks.encode_images(frozen.space, real.images).astype(jnp.float32)
+        if not self.settings.guidance.fake_reads_text:
+            return images, of_empty(empty, self._shape[0])
+        cond = self.networks.encode_condition(frozen.conditions, real.conditions)
+        return images, cond if dropped is None else drop_prompts(dropped, cond, empty)
+
+    def _adam_step(
+        self, learning_rate: float, count: jax.Array, params: Any, moment: Any, gradients: Any, metrics: Metrics
+    ) -> tuple[Any, Any, Metrics]:
         gradients, nonfinite = sanitize(gradients)
         metrics |= {"grad_norm": optax.tree.norm(gradients), "nonfinite_grads": nonfinite}
-        optimizer = adam(learning_rate, self.settings.beta2, self.settings.eps)
-        gradients = clip(gradients, self.settings.clip_value)
-        updates, (_, moment) = optimizer.update(gradients, AdamState(count, moment))
-        return optax.apply_updates(params, updates), moment, metrics
+        optimizer = adam(learning_rate, self.settings.optimizer.beta2, self.settings.optimizer.eps)
+        gradients = clip(gradients, self.settings.optimizer.clip_value)
+        updates, after = optimizer.update(gradients, AdamState(count, moment))
+        return optax.apply_updates(params, updates), after.moment, metrics
 
 
 def _count(these: jax.Array) -> jax.Array:
     return jnp.sum(these, dtype=jnp.float32)
 
 
-def _sum_over_parts(function: Callable, tokens: Any, parts: int):
-    """The sum of `function(part, tokens of the part)` over the micro-batches of a batch, one after the other.
+def _sum_over_micro_batches(function: Callable[[Any, Any], Any], inputs: Any, count: int) -> Any:
+    """The sum of `function(index, inputs of the micro-batch)` over the micro-batches of a batch, one after the other.
 
-    Part j holds the samples j, j + parts, ...: a batch that is split over devices is then split over all of them in
-    every part, without a transfer.
+    Micro-batch j holds the samples j, j + count, ...: a batch that is split over devices is then split over all of them
+    in every micro-batch, without a transfer.
     """
-    if parts == 1:
-        return function(0, tokens)
-    tokens = jax.tree.map(lambda x: x.reshape(len(x) // parts, parts, *x.shape[1:]).swapaxes(0, 1), tokens)
-    result = jax.eval_shape(function, 0, jax.tree.map(lambda x: x[0], tokens))
+    if count == 1:
+        return function(0, inputs)
+    inputs = jax.tree.map(lambda x: x.reshape(len(x) // count, count, *x.shape[1:]).swapaxes(0, 1), inputs)
+    result = jax.eval_shape(function, 0, jax.tree.map(lambda x: x[0], inputs))
     # What the sum begins with waits for the batch, or else it takes its memory from the start of the step.
-    tokens, zero = jax.lax.optimization_barrier((tokens, jnp.float32(0)))
+    inputs, zero = barrier((inputs, jnp.float32(0)))
     zeros = jax.tree.map(lambda x: jnp.full(x.shape, zero, x.dtype), result)
 
-    def add(total, part):
-        return jax.tree.map(jnp.add, total, function(*part)), None
+    def add(total: Any, turn: tuple[Any, Any]) -> tuple[Any, None]:
+        return jax.tree.map(jnp.add, total, function(*turn)), None
 
-    return jax.lax.scan(add, zeros, (jnp.arange(parts), tokens))[0]
+    return jax.lax.scan(add, zeros, (jnp.arange(count), inputs))[0]

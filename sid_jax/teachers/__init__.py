@@ -1,5 +1,5 @@
-"""What a teacher is made of: networks with their parameters, and samplers."""
+"""The seam: what a teacher is made of, whatever its family."""
 
-from sid_jax.teachers.component import Component, build, open_component
+from sid_jax.teachers.component import Component, build, component_of, open_component
 
-__all__ = ["Component", "build", "open_component"]
+__all__ = ["Component", "build", "component_of", "open_component"]

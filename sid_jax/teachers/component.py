@@ -1,7 +1,8 @@
-"""One network of a pipeline: what its config says, its graph, and its parameters, in files or in memory."""
+"""One network of a teacher: what its config says, its graph, and its parameters, in files or in memory."""
 
 import dataclasses
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Self
 
@@ -10,11 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from sid_jax import models
 from sid_jax.errors import UserError
-from sid_jax.formats.safetensors_files import WeightFiles, open_weights
+from sid_jax.formats.bundle import Bundle, Tensors
+from sid_jax.formats.safetensors_files import open_weights
 from sid_jax.formats.state_dict import Place, Stored, from_params, layout, match, to_params
-from sid_jax.models.registry import NETWORKS
+from sid_jax.models.layers.constant import Constant
+from sid_jax.models.registry import NETWORK_TYPES
 from sid_jax.runtime.storage.json_files import read_json
 
 _MOST_LAYERS = 1000  # SDXL has 70 transformer blocks; beyond this a config is damaged, or an attack
@@ -22,23 +24,26 @@ _MOST_LAYERS = 1000  # SDXL has 70 transformer blocks; beyond this a config is d
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Component:
-    """A network of a pipeline; `nnx.merge(graphdef, params)` runs it.
+    """A network of a teacher; `nnx.merge(graphdef, params, constants)` runs it.
 
-    class_name: its class in diffusers or transformers, a key of `NETWORKS`.
-    config_json: its `config.json`, as it came.
+    class_name: its class in diffusers, transformers or the published code, a key of `NETWORK_TYPES`.
+    config_json: its configuration, as it came.
     config: the same, parsed and checked.
     graphdef: the network without parameters.
     params: arrays; `jax.ShapeDtypeStruct`s before `load`.
-    folder, variant: where its files are; None for a network that was made here.
+    constants: the same of what is neither trained nor averaged; most networks have none.
+    open_weights: opens its files; None for a network that was made here.
+    where: what error messages call it.
     """
 
     class_name: str
     config_json: dict[str, Any]
     config: Any
-    graphdef: nnx.GraphDef
+    graphdef: nnx.GraphDef[Any]
     params: nnx.State
-    folder: Path | None = None
-    variant: str = ""
+    constants: nnx.State
+    open_weights: Callable[[], Tensors] | None = None
+    where: str = ""
 
     @property
     def loaded(self) -> bool:
@@ -48,13 +53,18 @@ class Component:
     @property
     def module(self) -> nnx.Module:
         """The network, concrete or abstract as `params` is."""
-        return nnx.merge(self.graphdef, self.params)
+        return nnx.merge(self.graphdef, self.params, self.constants)
+
+    @property
+    def whole(self) -> nnx.State:
+        """Parameters and constants as one."""
+        return nnx.merge_state(self.params, self.constants)
 
     def load(self, dtype: jax.typing.DTypeLike | None = jnp.float32, place: Place | None = None) -> Self:
         """The same with parameters read from the files: one tensor at a time, none before all shapes are checked.
 
         Args:
-          dtype: type to store parameters in; None: as the file has them.
+          dtype: type to store parameters in; None: as the file has them. Constants are float32.
           place: `place(path, array) -> jax.Array` puts an array where it belongs (into its shards, say); `path` is
             that of the leaf in `params`. By default `jnp.asarray`.
 
@@ -62,21 +72,49 @@ class Component:
           UserError: a file is missing, damaged, or not that of the network of `config_json`.
         """
         weights = self.weights()
-        where = str(weights.where)
-        params = to_params(self.module, weights.stored, weights.tensors(), where=where, dtype=dtype, place=place)
-        return self.with_params(params)
+        module, where = self.module, str(weights.where)
+        state = to_params(module, weights.stored, weights.tensors(), where=where, dtype=dtype, place=place)
+        params, constants = nnx.split_state(state, nnx.Not(Constant), Constant)
+        return dataclasses.replace(self, params=params, constants=constants)
 
-    def weights(self) -> WeightFiles:
-        """The files of its parameters. Raises UserError where one is missing or damaged."""
-        return open_weights(self.folder, NETWORKS[self.class_name].stem, self.variant)
+    def load_constants(self) -> Self:
+        """The same with its constants, and nothing else, read from the files. Nothing is opened if it has none."""
+        if not jax.tree.leaves(self.constants):
+            return self
+        return dataclasses.replace(self, constants=self.load().constants)
+
+    def weights(self) -> Tensors:
+        """Its tensors in files. Raises UserError where one is missing or damaged, or there are no files."""
+        if self.open_weights is None:
+            raise UserError(
+                f"{self.where or self.class_name}: its parameters are not here: name a folder that has them"
+            )
+        return self.open_weights()
+
+    def digest(self) -> str:
+        """What identifies the network: hexadecimal SHA-256 of its files."""
+        digest = hashlib.sha256()
+        for path in self.files():
+            digest.update(digest_of(path))
+        return digest.hexdigest()
+
+    def files(self) -> tuple[Path, ...]:
+        """Its `config.json`, where there is one, and its files of weights."""
+        weights = self.weights()
+        config = weights.where.parent / "config.json"
+        return (*([config] if config.is_file() else []), *weights.files)
 
     def with_params(self, params: nnx.State) -> Self:
         """The same with other parameters."""
         return dataclasses.replace(self, params=params)
 
-    def rebuild(self, **options) -> Self:
+    def made_of(self, params: nnx.State) -> Self:
+        """The same with other parameters, which are in no file."""
+        return dataclasses.replace(self, params=params, open_weights=None)
+
+    def rebuild(self, **options: Any) -> Self:
         """The same with other options of the network's constructor, such as `dtype` to compute in."""
-        graphdef, _ = nnx.split(_abstract_module(self.class_name, self.config, options))
+        graphdef, *_ = _split(_abstract_module(self.class_name, self.config, options))
         return dataclasses.replace(self, graphdef=graphdef)
 
     def state_dict(self) -> tuple[dict[str, Stored], Iterator[tuple[str, np.ndarray]]]:
@@ -85,12 +123,12 @@ class Component:
         Returns:
           What there is, and an iterator over pairs of name and array in the same order.
         """
-        if self.folder is None:
-            slots, leaves = layout(self.module), dict(nnx.to_flat_state(self.params))
-            stored = {name: Stored(slot.shape, str(leaves[slot.path].dtype)) for name, slot in slots.items()}
-            return stored, from_params(self.module, self.params)
-        weights = self.weights()
         slots = layout(self.module)
+        if self.open_weights is None:
+            leaves = dict(nnx.to_flat_state(self.whole))
+            stored = {name: Stored(slot.shape, str(leaves[slot.path].dtype)) for name, slot in slots.items()}
+            return stored, from_params(self.module, self.whole)
+        weights = self.weights()
         matched = match(slots, weights.stored, str(weights.where))
         names = {slot.path: name for name, slot in slots.items()}
         stored = {names[slot.path]: Stored(slot.shape, weights.stored[old].dtype) for old, slot in matched.items()}
@@ -102,11 +140,11 @@ class Component:
         return stored, tensors
 
 
-def build(class_name: str, config_json: dict[str, Any], *, where: str = "config.json", **options) -> Component:
+def build(class_name: str, config_json: dict[str, Any], *, where: str = "config.json", **options: Any) -> Component:
     """A network from its configuration, its parameters abstract.
 
     Args:
-      class_name: its class in diffusers or transformers.
+      class_name: its class in diffusers, transformers or the published code.
       config_json: fields of its `config.json`.
       where: what to call the configuration in errors.
       **options: for the constructor: `dtype` to compute in, `param_dtype` to store in.
@@ -114,22 +152,41 @@ def build(class_name: str, config_json: dict[str, Any], *, where: str = "config.
     Raises:
       UserError: no such class, or a field that is unknown, of another type, or not supported.
     """
-    if class_name not in NETWORKS:
-        raise UserError(f"{where}: networks of class {class_name} are not supported ({', '.join(NETWORKS)} are)")
+    if class_name not in NETWORK_TYPES:
+        raise UserError(f"{where}: networks of class {class_name} are not supported ({', '.join(NETWORK_TYPES)} are)")
     try:
-        config = NETWORKS[class_name].config.from_dict(config_json)
-        _check_depth(config)
-        graphdef, params = nnx.split(_abstract_module(class_name, config, options))
+        config = NETWORK_TYPES[class_name].config.from_dict(config_json)
+        if config.num_layers > _MOST_LAYERS:
+            raise ValueError(f"it would have {config.num_layers} layers; more than {_MOST_LAYERS} are not supported")
+        graphdef, params, constants = _split(_abstract_module(class_name, config, options))
     except (ValueError, OverflowError) as error:
         raise UserError(f"{where}: {str(error)[:500]}") from error
-    return Component(class_name, config_json, config, graphdef, params)
+    return Component(class_name, config_json, config, graphdef, params, constants)
 
 
-def open_component(folder: Path, class_name: str, *, variant: str = "", **options) -> Component:
-    """The network in `folder`, of which only `config.json` is read here; `load` reads its parameters.
+def component_of(bundle: Bundle, part: str, class_name: str) -> Component:
+    """A network of a source, of which only the configuration is read here; `load` reads its parameters.
 
     Args:
-      folder: a subfolder of a pipeline, or what `save_pretrained` of the one network wrote.
+      bundle: the source.
+      part: its name there.
+      class_name: its class in diffusers, transformers or the published code.
+
+    Raises:
+      UserError: the source has another class there, or the configuration is missing or not supported.
+    """
+    bundle.check_class(part, (class_name,))
+    where = bundle.config_at(part)
+    component = build(class_name, bundle.config(part), where=where)
+    at = str(Path(where).parent)
+    return dataclasses.replace(component, open_weights=lambda: bundle.weights(part), where=at)
+
+
+def open_component(folder: Path, class_name: str, *, variant: str = "", **options: Any) -> Component:
+    """The network in a folder of its own, as `save_pretrained` writes one; `load` reads its parameters.
+
+    Args:
+      folder: with `config.json` and safetensors files.
       class_name: its class in diffusers or transformers.
       variant: of the weights; "fp16" reads `*.fp16.safetensors`.
       **options: for the constructor: `dtype` to compute in, `param_dtype` that abstract parameters have.
@@ -139,7 +196,15 @@ def open_component(folder: Path, class_name: str, *, variant: str = "", **option
     """
     file = folder / "config.json"
     component = build(class_name, read_json(file), where=str(file), **options)
-    return dataclasses.replace(component, folder=folder, variant=variant)
+    stem = NETWORK_TYPES[class_name].stem
+    weights = open_weights
+    return dataclasses.replace(component, open_weights=lambda: weights(folder, stem, variant), where=str(folder))
+
+
+def digest_of(path: Path) -> bytes:
+    """SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()
 
 
 class _OneKey:
@@ -150,17 +215,9 @@ class _OneKey:
 
 
 def _abstract_module(class_name: str, config: Any, options: dict[str, Any]) -> nnx.Module:
-    return nnx.eval_shape(lambda: NETWORKS[class_name].module(config, rngs=_OneKey(), **options))
+    return nnx.eval_shape(lambda: NETWORK_TYPES[class_name].module(config, rngs=_OneKey(), **options))
 
 
-def _check_depth(config: Any) -> None:
-    # Abstract parameters of any size cost nothing, but each layer is a Python object.
-    if isinstance(config, models.UNetConfig):
-        levels = zip(config.layers_per_block, config.transformer_layers_per_block, strict=True)
-        layers = sum(resnets * blocks for resnets, blocks in levels)
-    elif isinstance(config, models.AutoencoderKLConfig):
-        layers = config.layers_per_block * len(config.block_out_channels)
-    else:
-        layers = config.num_hidden_layers
-    if layers > _MOST_LAYERS:
-        raise ValueError(f"the network would have {layers} layers; more than {_MOST_LAYERS} are not supported")
+def _split(module: nnx.Module) -> tuple[nnx.GraphDef[Any], nnx.State, nnx.State]:
+    graphdef, params, constants = nnx.split(module, nnx.Not(Constant), Constant)
+    return graphdef, params, constants

@@ -13,7 +13,7 @@ from PIL import Image
 from sid_jax.data.pairs import Pair
 from sid_jax.data.sources.latents import LatentCache, write_cache
 from sid_jax.data.sources.open import open_pairs
-from sid_jax.data.streams import JoinedStream, PairStream, PromptStream
+from sid_jax.data.streams import ConditionStream, JoinedStream, PairStream
 from sid_jax.errors import UserError
 
 COUNT = 10
@@ -95,7 +95,7 @@ def make_tars(folder):
 def test_a_source_has_each_image_with_its_caption(make, tmp_path):
     source = open_pairs(make(tmp_path / "pairs"))
     assert len(source) == COUNT
-    found = {pair.captions: pair.image for pair in (source[index] for index in range(len(source)))}
+    found = {pair.conditions: pair.image for pair in (source[index] for index in range(len(source)))}
     assert found == {(str(number),): picture(number) for number in range(COUNT)}
 
 
@@ -162,7 +162,7 @@ def test_a_dataset_of_tensorflow_datasets(tmp_path):
     assert len(source) == COUNT and source.name.startswith("tfds:digit_pairs/1.0.0 train")
     expected, _ = load_mnist(str(tmp_path / "d.npz"))
     for pair in (source[index] for index in range(COUNT)):
-        (caption,) = pair.captions
+        (caption,) = pair.conditions
         np.testing.assert_array_equal(decode(pair.image, 32, 2000), expected[digit_of(caption)])
     for options, problem in (
         ({"data_dir": str(tmp_path / "none")}, "tfds:digit_pairs, split train"),
@@ -181,9 +181,9 @@ def test_a_cache_of_latents(tmp_path):
     assert write_cache(tmp_path / "cache", batches, COUNT + 3, **about) == COUNT
     cache = open_pairs(str(tmp_path / "cache"))
     assert isinstance(cache, LatentCache) and len(cache) == COUNT
-    assert (cache.shape, cache.autoencoder, cache.resolution) == ((2, 2, 4), "abc", 16)
+    assert cache.encoded == ((2, 2, 4), 16, "abc")
     np.testing.assert_array_equal(cache[7].image, latents[7].astype(np.float16))
-    assert cache[7].captions == ("7", "x")
+    assert cache[7].conditions == ("7", "x")
     (tmp_path / "cache/captions.jsonl").write_text('["1"]\n')
     with pytest.raises(UserError, match="write it anew"):
         open_pairs(str(tmp_path / "cache"))
@@ -247,7 +247,7 @@ def test_captions_of_an_image_take_turns():
 
 def test_prompts_and_pairs_as_one_stream():
     def joined():
-        return JoinedStream(PromptStream(["1", "2", "3"], 2, 0, tokenize), stream(batch=2))
+        return JoinedStream(ConditionStream(["1", "2", "3"], 2, 0, tokenize), stream(batch=2))
 
     one, other = joined(), joined()
     batch = next(one)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from sid_jax.data.prompts import read_prompt_file, read_prompts
-from sid_jax.data.streams import PromptStream
+from sid_jax.data.streams import ConditionStream
 from sid_jax.errors import UserError
 
 PROMPTS = [str(number) for number in range(10)]
@@ -16,7 +16,7 @@ def tokenize(prompts):
 
 
 def stream(prompts=PROMPTS, batch=3, seed=0, rows=None):
-    return PromptStream(prompts, batch, seed, tokenize, rows)
+    return ConditionStream(prompts, batch, seed, tokenize, rows)
 
 
 def numbers(iteration):

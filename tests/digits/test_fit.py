@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sid_jax.digits.fit import fit
+from sid_jax.digits.fit import Schedule, fit
 
 
 def loss(params, key, batch):
@@ -16,7 +16,7 @@ def line(seed=0):
     x = np.linspace(-1, 1, 64, dtype=np.float32)
     data = {"x": jnp.asarray(x), "y": jnp.asarray(3 * x + 1)}
     start = {"w": jnp.zeros(()), "b": jnp.zeros(())}
-    return fit("line", loss, start, data, steps=400, batch=16, learning_rate=0.05, seed=seed)
+    return fit("line", loss, start, data, Schedule(steps=400, batch=16, learning_rate=0.05), seed=seed)
 
 
 def test_fits_a_line():

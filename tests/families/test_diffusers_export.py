@@ -10,11 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
+from pipelines import load_pipeline
 from safetensors.numpy import load_file, save_file
 
 from sid_jax.errors import UserError
-from sid_jax.families.diffusers_export import is_export, save_pipeline
-from sid_jax.families.stable_diffusion import Teacher, load_teacher
+from sid_jax.families.diffusers_export import save_pipeline
+from sid_jax.families.pipeline import Pipeline
+from sid_jax.formats.diffusers_folder import is_export
 from sid_jax.formats.state_dict import from_params
 
 KINDS = {"sd": diffusers.StableDiffusionPipeline, "sdxl": diffusers.StableDiffusionXLPipeline}
@@ -38,7 +40,7 @@ def assert_same_network(found, expected):
 @pytest.mark.parametrize("kind", ["sd", "sdxl"])
 def test_pytorch_opens_it(pipelines, tmp_path, kind):
     """The student's UNet, and all else as the teacher has it."""
-    teacher = load_teacher(pipelines[kind], parts=("unet",))
+    teacher = load_pipeline(pipelines[kind], parts=("unet",))
     student = jax.tree.map(lambda p: p + 1, teacher.unet.params)
     save_pipeline(tmp_path / "student", teacher, student)
     theirs, before = (KINDS[kind].from_pretrained(folder) for folder in (tmp_path / "student", pipelines[kind]))
@@ -52,7 +54,7 @@ def test_pytorch_opens_it(pipelines, tmp_path, kind):
 
 
 def test_pytorch_makes_pictures_from_it(pipelines, tmp_path):
-    save_pipeline(tmp_path / "student", load_teacher(pipelines["sd"]))
+    save_pipeline(tmp_path / "student", load_pipeline(pipelines["sd"]))
     pipeline = diffusers.StableDiffusionPipeline.from_pretrained(tmp_path / "student")
     pipeline.set_progress_bar_config(disable=True)
     images = pipeline("a cat", num_inference_steps=1, guidance_scale=1, height=16, width=16, output_type="np").images
@@ -60,9 +62,9 @@ def test_pytorch_makes_pictures_from_it(pipelines, tmp_path):
 
 
 def test_it_is_a_teacher_again(pipelines, tmp_path):
-    teacher = load_teacher(pipelines["sd"])
+    teacher = load_pipeline(pipelines["sd"])
     save_pipeline(tmp_path / "copy", teacher)
-    copy = load_teacher(tmp_path / "copy")
+    copy = load_pipeline(tmp_path / "copy")
     for name, component in teacher.components.items():
         assert component.config_json == copy.components[name].config_json
         equal = jax.tree.map(lambda a, b: bool((a == b).all()), component.params, copy.components[name].params)
@@ -72,9 +74,9 @@ def test_it_is_a_teacher_again(pipelines, tmp_path):
 
 def test_a_pipeline_that_was_made_here(pipelines, tmp_path):
     """No folder behind it: parameters from memory, tokenizers as transformers writes them."""
-    read = load_teacher(pipelines["sd"])
-    unet, vae, text = (dataclasses.replace(component, folder=None) for component in read.components.values())
-    made = Teacher(unet, vae, (text,), read.tokenizers, read.scheduler_config, read.model_index)
+    read = load_pipeline(pipelines["sd"])
+    unet, vae, text = (dataclasses.replace(component, open_weights=None) for component in read.components.values())
+    made = Pipeline(unet, vae, (text,), read.tokenizers, read.scheduler_config, read.model_index)
     save_pipeline(tmp_path / "made", made)
     before, after = map(diffusers.StableDiffusionPipeline.from_pretrained, (pipelines["sd"], tmp_path / "made"))
     for name, network in networks_of(before).items():
@@ -85,7 +87,7 @@ def test_a_pipeline_that_was_made_here(pipelines, tmp_path):
 def test_unet_is_float32_and_the_rest_as_it_came(sd, tmp_path):
     file = sd / "vae/diffusion_pytorch_model.safetensors"
     save_file({name: array.astype(np.float16) for name, array in load_file(file).items()}, file)
-    teacher = load_teacher(sd, dtype=jnp.bfloat16)
+    teacher = load_pipeline(sd, dtype=jnp.bfloat16)
     save_pipeline(tmp_path / "out", teacher, teacher.unet.params)
     written = {name: load_file(next((tmp_path / "out" / name).glob("*.safetensors"))) for name in ("unet", "vae")}
     assert {array.dtype for array in written["unet"].values()} == {np.dtype(np.float32)}
@@ -97,7 +99,7 @@ def test_unet_is_float32_and_the_rest_as_it_came(sd, tmp_path):
 
 
 def test_large_networks_are_sharded(pipelines, tmp_path):
-    teacher = load_teacher(pipelines["sd"])
+    teacher = load_pipeline(pipelines["sd"])
     save_pipeline(tmp_path / "out", teacher, teacher.unet.params, shard_bytes=20_000)
     assert len(list((tmp_path / "out" / "unet").glob("diffusion_pytorch_model-*-of-*.safetensors"))) > 1
     before, after = map(diffusers.StableDiffusionPipeline.from_pretrained, (pipelines["sd"], tmp_path / "out"))
@@ -109,7 +111,7 @@ def test_scheduler_and_facts_can_be_given(pipelines, tmp_path):
     scheduler = {"_class_name": "LCMScheduler", "num_train_timesteps": 1000, "steps_offset": 1}
     save_pipeline(
         tmp_path / "out",
-        load_teacher(pipelines["sd"], parts=()),
+        load_pipeline(pipelines["sd"], parts=()),
         scheduler_config=scheduler,
         about={"num_steps": 4},
         texts={"README.md": "é", "code/x.py": "pass"},
@@ -132,7 +134,7 @@ def test_safety_checker_is_copied_with_its_feature_extractor(sd, tmp_path, whole
         (sd / name).mkdir()
         (sd / name / (file if whole else "pytorch_model.bin")).write_bytes(b"{}")
     (sd / "safety_checker" / "pytorch_model.bin").write_bytes(b"a pickle")
-    save_pipeline(tmp_path / "out", load_teacher(sd, parts=()))
+    save_pipeline(tmp_path / "out", load_pipeline(sd, parts=()))
     written = json.loads((tmp_path / "out" / "model_index.json").read_text())
     names = ("safety_checker", "feature_extractor", "requires_safety_checker")
     assert [written[n] for n in names] == ([index[n] for n in names] if whole else [[None, None], [None, None], False])
@@ -145,7 +147,7 @@ def test_names_in_model_index_lead_nowhere(sd, tmp_path):
     (tmp_path / "secret" / "model.safetensors").write_bytes(b"secret")
     index = json.loads((sd / "model_index.json").read_text()) | {"../secret": ["x", "y"]}
     (sd / "model_index.json").write_text(json.dumps(index))
-    save_pipeline(tmp_path / "out" / "here", load_teacher(sd, parts=()))
+    save_pipeline(tmp_path / "out" / "here", load_pipeline(sd, parts=()))
     assert not [file for file in (tmp_path / "out").rglob("*") if file.is_file() and file.read_bytes() == b"secret"]
     assert set(os.listdir(tmp_path / "out")) == {"here"}
 
@@ -154,7 +156,7 @@ def test_links_in_the_teacher_are_not_followed_out(sd, tmp_path):
     (tmp_path / "secret.json").write_text("{}")
     (sd / "tokenizer" / "secret.json").symlink_to(tmp_path / "secret.json")
     with pytest.raises(UserError, match=r"tokenizer/secret\.json: a link out of its folder"):
-        save_pipeline(tmp_path / "out", load_teacher(sd, parts=()))
+        save_pipeline(tmp_path / "out", load_pipeline(sd, parts=()))
     assert not (tmp_path / "out").exists()
 
 
@@ -163,7 +165,7 @@ class TestTarget:
 
     @pytest.fixture
     def teacher(self, pipelines):
-        return load_teacher(pipelines["sd"], parts=())
+        return load_pipeline(pipelines["sd"], parts=())
 
     def refuse(self, target, teacher, expected, **options):
         before = set(target.parent.iterdir())
@@ -209,14 +211,14 @@ class TestTarget:
             save_pipeline(tmp_path / "file" / "out", teacher)
 
     def test_the_teacher_is_never_replaced(self, sd, tmp_path):
-        teacher = load_teacher(sd, parts=())
+        teacher = load_pipeline(sd, parts=())
         self.refuse(sd, teacher, "the teacher .* is there", overwrite=True)
         (tmp_path / "model_index.json").touch()
         self.refuse(tmp_path, teacher, "the teacher .* is there", overwrite=True)
 
     def test_a_failure_leaves_everything_as_it_was(self, teacher, sd, tmp_path):
         save_pipeline(tmp_path / "out", teacher)
-        other = load_teacher(sd, parts=())
+        other = load_pipeline(sd, parts=())
         file = sd / "vae" / "diffusion_pytorch_model.safetensors"
         file.write_bytes(file.read_bytes()[:-1])
         before = files_of(tmp_path)

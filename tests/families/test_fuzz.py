@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from safetensors.numpy import save
 
 from sid_jax.errors import UserError
+from sid_jax.families.schedulers import process_of
 from sid_jax.formats.safetensors_files import open_weights
 from sid_jax.runtime.storage.json_files import read_json
-from sid_jax.sid import VP
 from sid_jax.teachers import build
 
 bounded = settings(
@@ -160,7 +160,7 @@ def test_any_value_of_a_config(case):
 @given(st.sampled_from(sorted(SCHEDULER)), JSON | st.lists(st.floats(0, 1)))
 def test_any_value_of_a_scheduler(field, value):
     try:
-        process = VP.from_scheduler({**SCHEDULER, field: value})
+        process = process_of({**SCHEDULER, field: value})
     except ValueError as error:
         assert "\n" not in str(error)
     else:
@@ -170,4 +170,4 @@ def test_any_value_of_a_scheduler(field, value):
 @pytest.mark.parametrize("steps", [10**12, 0, "1000", 1000.0])
 def test_impossible_numbers_of_times(steps):
     with pytest.raises(ValueError, match=r"num_train_timesteps .* is not in"):
-        VP.from_scheduler({**SCHEDULER, "num_train_timesteps": steps})
+        process_of({**SCHEDULER, "num_train_timesteps": steps})

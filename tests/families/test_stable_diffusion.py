@@ -9,11 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
+from pipelines import load_pipeline
 from safetensors.numpy import load_file, save_file
 
 from sid_jax.errors import UserError
-from sid_jax.families.prompts import tokenise
-from sid_jax.families.stable_diffusion import load_teacher
+from sid_jax.families.open import open_source, open_teacher
+from sid_jax.families.stable_diffusion import teacher_of
 from sid_jax.formats.state_dict import from_params, to_params
 from sid_jax.runtime.storage.json_files import read_json
 from sid_jax.teachers import build, open_component
@@ -50,7 +51,7 @@ def assert_weights(component, file):
 def error_of(folder, **options) -> str:
     """The one line that opening `folder` ends with."""
     with pytest.raises(UserError) as error:
-        load_teacher(folder, **options)
+        load_pipeline(folder, **options)
     message = str(error.value)
     assert "\n" not in message
     assert len(message) < 3000
@@ -60,8 +61,8 @@ def error_of(folder, **options) -> str:
 @pytest.mark.parametrize("kind", ["sd", "sdxl"])
 def test_everything_is_there(pipelines, kind):
     folder = pipelines[kind]
-    teacher = load_teacher(folder)
-    assert teacher.source == folder
+    teacher = load_pipeline(folder)
+    assert teacher.folder == folder
     assert teacher.scheduler_config["beta_schedule"] == "scaled_linear"
     assert [tokenizer.model_max_length for tokenizer in teacher.tokenizers] == [77] * len(teacher.text_encoders)
     assert list(teacher.components)[:3] == ["unet", "vae", "text_encoder"]
@@ -74,17 +75,17 @@ def test_everything_is_there(pipelines, kind):
 
 
 def test_parts_are_read_when_they_are_asked_for(pipelines):
-    teacher = load_teacher(pipelines["sd"], parts=("vae",), dtype=jnp.bfloat16)
-    assert (teacher.unet.loaded, teacher.vae.loaded, teacher.text_encoders[0].loaded) == (False, True, False)
-    assert {leaf.dtype for leaf in jax.tree.leaves((teacher.unet.params, teacher.vae.params))} == {
-        jnp.dtype(jnp.bfloat16)
-    }
-    unet = teacher.unet.load(jnp.float16)
-    assert jax.tree.structure(unet.params) == jax.tree.structure(teacher.unet.params)
-    shapes = (jax.tree.map(jnp.shape, params) for params in (unet.params, teacher.unet.params))
+    teacher = open_teacher(open_source(str(pipelines["sd"]))).load("space", dtype=jnp.bfloat16)
+    (vae,), (text,) = teacher.space.parts, teacher.conditions.parts
+    assert (teacher.denoiser.loaded, vae.loaded, text.loaded) == (False, True, False)
+    assert {leaf.dtype for leaf in jax.tree.leaves(vae.params)} == {jnp.dtype(jnp.bfloat16)}
+    unet = teacher.denoiser.load(jnp.float16)
+    assert {leaf.dtype for leaf in jax.tree.leaves(unet.params)} == {jnp.dtype(jnp.float16)}
+    assert jax.tree.structure(unet.params) == jax.tree.structure(teacher.denoiser.params)
+    shapes = (jax.tree.map(jnp.shape, params) for params in (unet.params, teacher.denoiser.params))
     assert jax.tree.all(jax.tree.map(lambda a, b: a == b, *shapes))
     with pytest.raises(ValueError, match="text_encoder"):
-        load_teacher(pipelines["sd"], parts=("text_encoder",))
+        teacher.load("text_encoder")
 
 
 def test_rebuild_changes_what_is_computed_in(pipelines):
@@ -109,13 +110,13 @@ def test_published_names_are_read(sd):
             name = name.replace(f"attentions.0.{new_part}", f"attentions.0.{old_part}")
         return name
 
-    before = load_teacher(sd, parts=("vae", "text_encoders"))
+    before = load_pipeline(sd, parts=("vae", "text_encoders"))
     vae, text = sd / "vae/diffusion_pytorch_model.safetensors", sd / "text_encoder/model.safetensors"
     rewrite(vae, rename)
     assert "decoder.mid_block.attentions.0.proj_attn.weight" in load_file(vae)
     rewrite(text, "text_model.{}".format)
     save_file({**load_file(text), "text_model.embeddings.position_ids": np.arange(77)[None]}, text)
-    after = load_teacher(sd, parts=("vae", "text_encoders"))
+    after = load_pipeline(sd, parts=("vae", "text_encoders"))
     for was, now in ((before.vae, after.vae), (before.text_encoders[0], after.text_encoders[0])):
         assert {n: a.tobytes() for n, a in tensors_of(was).items()} == {
             n: a.tobytes() for n, a in tensors_of(now).items()
@@ -127,7 +128,7 @@ def test_variant_is_read_and_upcast(sd):
     for file in files.values():
         stem = file.name.removesuffix(".safetensors")
         rewrite(file, change=lambda a: a.astype(np.float16), target=file.with_name(f"{stem}.fp16.safetensors"))
-    teacher = load_teacher(sd, variant="fp16")
+    teacher = load_pipeline(sd, variant="fp16")
     for name, component in teacher.components.items():
         (file,) = (sd / name).glob("*.fp16.safetensors")
         found = tensors_of(component)
@@ -288,7 +289,7 @@ def test_tokenizers_are_checked(sd, files, expected):
 
 def test_published_tokenizers_are_read(sd):
     """Vocabulary and merges, and a tokenizer_config.json, as transformers 4 wrote them."""
-    before = load_teacher(sd, parts=()).tokenizers[0]
+    before = load_pipeline(sd, parts=()).tokenizers[0]
     vocabulary = json.loads((sd / "tokenizer/tokenizer.json").read_text())["model"]["vocab"]
     token = {"__type": "AddedToken", "lstrip": False, "normalized": True, "rstrip": False, "single_word": False}
     config = {
@@ -308,9 +309,10 @@ def test_published_tokenizers_are_read(sd):
     (sd / "tokenizer/tokenizer_config.json").write_text(json.dumps(config))
     (sd / "tokenizer/vocab.json").write_text(json.dumps(vocabulary))
     (sd / "tokenizer/merges.txt").write_text("#version: 0.2\n")
-    teacher = load_teacher(sd, parts=())
+    teacher = load_pipeline(sd, parts=())
     np.testing.assert_array_equal(
-        tokenise(teacher, ["Some cats!", ""])[0], before(["Some cats!", ""], padding="max_length").input_ids
+        teacher_of(teacher).conditions.read(["Some cats!", ""])[0],
+        before(["Some cats!", ""], padding="max_length").input_ids,
     )
 
 

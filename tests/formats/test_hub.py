@@ -8,9 +8,9 @@ from types import SimpleNamespace
 import huggingface_hub
 import pytest
 from huggingface_hub import errors
+from pipelines import load_pipeline
 
 from sid_jax.errors import UserError
-from sid_jax.families.stable_diffusion import load_teacher
 from sid_jax.formats.hub import locate, patterns
 
 SD15 = [("unet", "diffusion_pytorch_model"), ("text_encoder", "model")]
@@ -87,8 +87,8 @@ def test_hub_id_is_fetched_with_its_revision(monkeypatch, pipelines):
         return str(pipelines["sd"])
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
-    teacher = load_teacher("org/name.v1-5", revision="abc", parts=())
-    assert teacher.source == pipelines["sd"]
+    teacher = load_pipeline("org/name.v1-5", revision="abc", parts=())
+    assert teacher.folder == pipelines["sd"]
     assert (asked["repository"], asked["revision"]) == ("org/name.v1-5", "abc")
     assert not [pattern for pattern in asked["allow_patterns"] if "safetensors" in pattern]
 

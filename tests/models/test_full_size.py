@@ -31,8 +31,8 @@ def test_sd15_is_diffusers(tmp_path):
     expected = theirs(tmp_path, sample, time, context)
     component = open_component(tmp_path, "UNet2DConditionModel").load()
 
-    def run(params, *inputs):
-        return nnx.merge(component.graphdef, params)(*inputs)
+    def run(params, sample, time, context):
+        return nnx.merge(component.graphdef, params)(sample, time, encoder_hidden_states=context)
 
     lowered = jax.jit(run).lower(component.params, sample, time, context)
     compiled = lowered.compile(compiler_options={"xla_backend_optimization_level": 0})

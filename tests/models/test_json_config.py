@@ -198,6 +198,20 @@ def test_every_required_field_has_a_case(config_class):
     assert cases >= set(config_class._REQUIRED)
 
 
+@pytest.mark.parametrize(
+    ("config_class", "values", "layers"),
+    [
+        (UNetConfig, UNET, 4 * 2),
+        (UNetConfig, {**UNET, "layers_per_block": [1, 2, 3, 4]}, 10),
+        (UNetConfig, UNET_SDXL, 2 * (1 + 2 + 10)),
+        (AutoencoderKLConfig, VAE, 4 * 2),
+        (CLIPTextConfig, CLIP, 12),
+    ],
+)
+def test_the_number_of_layers(config_class, values, layers):
+    assert config_class.from_dict(values).num_layers == layers
+
+
 @pytest.mark.parametrize("field", ["addition_time_embed_dim", "projection_class_embeddings_input_dim"])
 def test_text_time_needs_its_numbers(field):
     with pytest.raises(ValueError, match=field):

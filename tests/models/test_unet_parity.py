@@ -69,12 +69,13 @@ def test_unet_is_diffusers(config, size, execution, varied, ours, close, seeded)
         our_added = {"text_embeds": our_text, "time_ids": ids}
     with torch.no_grad():
         expected = theirs(sample, torch.from_numpy(TIMES), context, added_cond_kwargs=added).sample
-    actual = ours(theirs, execution=execution)(our_sample, TIMES, our_context, added_cond_kwargs=our_added)
+    cond = {"encoder_hidden_states": our_context, "added_cond_kwargs": our_added}
+    actual = ours(theirs, execution=execution)(our_sample, TIMES, **cond)
     close(actual, expected)
 
 
 @pytest.mark.parametrize("config", [pytest.param(SD15, id="sd15"), pytest.param(SDXL, id="sdxl")])
-def test_the_bottleneck_is_the_output_of_the_middle_block(config, varied, ours, close, seeded):
+def test_the_features_are_the_output_of_the_middle_block(config, varied, ours, close, seeded):
     torch.manual_seed(0)
     theirs = varied(diffusers.UNet2DConditionModel(**config))
     sample, our_sample = seeded(1, 2, 4, 8, 8)
@@ -90,8 +91,7 @@ def test_the_bottleneck_is_the_output_of_the_middle_block(config, varied, ours, 
     times = TIMES[2:4]
     with torch.no_grad():
         expected = theirs(sample, torch.from_numpy(times), context, added_cond_kwargs=added).sample
-    output, bottleneck = ours(theirs)(
-        our_sample, times, our_context, added_cond_kwargs=our_added, method="with_bottleneck"
-    )
+    cond = {"encoder_hidden_states": our_context, "added_cond_kwargs": our_added}
+    output, features = ours(theirs)(our_sample, times, **cond, method="with_features")
     close(output, expected)
-    close(bottleneck, seen[0])
+    close(features, seen[0])

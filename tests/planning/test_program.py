@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import pytest
 
 import sid_jax.config
-from sid_jax.families.published import PUBLISHED, published
+from sid_jax.families.open import open_teacher
+from sid_jax.families.published import PUBLISHED, PublishedConfigs
 from sid_jax.planning import program, targets
 from sid_jax.planning.compile import compile_for, overflow
 from sid_jax.planning.report import measure, table
@@ -14,8 +15,8 @@ from sid_jax.sid import preset
 
 @pytest.mark.parametrize("name, parameters", [("sd21base", 865_910_724), ("sdxl", 2_567_463_684)])
 def test_published_networks_have_the_published_sizes(name, parameters):
-    teacher = published(name)
-    assert sum(leaf.size for leaf in jax.tree.leaves(teacher.unet.params)) == parameters
+    teacher = open_teacher(PublishedConfigs(name))
+    assert sum(leaf.size for leaf in jax.tree.leaves(teacher.denoiser.params)) == parameters
     assert name in PUBLISHED.values()
 
 
@@ -38,9 +39,9 @@ def test_precomputed_text_takes_the_place_of_tokens_and_encoders(tiny):
     config.teacher, config.resolution, config.batch = str(tiny / "teacher"), 32, 8
     config.text.precompute = True
     _, frozen, batch = program.build_program(config, jax.devices("cpu")[:1]).arguments
-    assert frozen["text"] == ()
-    assert batch["fake"]["encoder_hidden_states"].shape[0] == 8
-    assert batch["empty"]["encoder_hidden_states"].shape[0] == 1
+    assert frozen.conditions == ()
+    assert batch.fake["encoder_hidden_states"].shape[0] == 8
+    assert batch.empty["encoder_hidden_states"].shape[0] == 1
 
 
 def test_a_program_that_does_not_fit_is_a_result():

@@ -7,50 +7,53 @@ from sid_jax import sid
 from sid_jax.sid import Purpose, key_for
 
 
-def n_of(settings: sid.Settings, step: int) -> int:
-    if settings.num_steps == 1:
+def n_of(settings: sid.Settings, few_step: sid.FewStep, step: int) -> int:
+    if few_step.num_steps == 1:
         return 1
-    return int(jax.random.randint(key_for(settings.seed, step, Purpose.NUM_STEPS), (), 1, settings.num_steps + 1))
+    return int(jax.random.randint(key_for(settings.seed, step, Purpose.NUM_STEPS), (), 1, few_step.num_steps + 1))
 
 
-def draws_of(settings: sid.Settings, process: sid.VP, step: int) -> dict:
-    """What the step draws, over the whole batch, images as [B, C, H, W]: part j holds the samples j, j + parts, ..."""
-    parts = settings.accumulation
-    size = settings.batch // parts
-    shape = (size, *settings.latent_shape)
+def draws_of(settings: sid.Settings, few_step: sid.FewStep, times: sid.Times, step: int) -> dict:
+    """What the step draws, over the whole batch, images as [B, C, H, W].
+
+    Micro-batch j holds the samples j, j + accumulation, ...
+    """
+    micro_batches = settings.accumulation
+    size = settings.batch // micro_batches
+    shape = (size, *settings.shape)
 
     def whole(draw):
-        batch = np.stack([np.asarray(draw(part)) for part in range(parts)], axis=1)
+        batch = np.stack([np.asarray(draw(j)) for j in range(micro_batches)], axis=1)
         return batch.reshape(settings.batch, *batch.shape[2:])
 
     def images(purpose):
-        def draw(part):
-            return jax.random.normal(key_for(settings.seed, step, purpose, part), shape)
+        def draw(j):
+            return jax.random.normal(key_for(settings.seed, step, purpose, j), shape)
 
         return whole(draw).transpose(0, 3, 1, 2).astype(np.float64)
 
     def steps(purpose):
         def draw(k):
-            def of_part(part):
-                key = jax.random.fold_in(key_for(settings.seed, step, purpose, part), k)
+            def of_micro_batch(j):
+                key = jax.random.fold_in(key_for(settings.seed, step, purpose, j), k)
                 return jax.random.normal(key, shape)
 
-            return whole(of_part).transpose(0, 3, 1, 2).astype(np.float64)
+            return whole(of_micro_batch).transpose(0, 3, 1, 2).astype(np.float64)
 
-        return np.stack([draw(k) for k in range(settings.num_steps)])
+        return np.stack([draw(k) for k in range(few_step.num_steps)])
 
     def key(purpose):
-        return lambda part: key_for(settings.seed, step, purpose, part)
+        return lambda j: key_for(settings.seed, step, purpose, micro_batch=j)
 
     dropout = settings.guidance.prompt_dropout
     return {
-        "n": n_of(settings, step),
+        "n": n_of(settings, few_step, step),
         "fake_z": steps(Purpose.FAKE_STEPS),
-        "fake_t": whole(lambda j: process.fake_times(key(Purpose.FAKE_TIME)(j), size)),
+        "fake_t": whole(lambda j: times.fake(key(Purpose.FAKE_TIME)(j), size)),
         "fake_noise": images(Purpose.FAKE_NOISE),
         "dropped": whole(lambda j: jax.random.bernoulli(key(Purpose.FAKE_DROPOUT)(j), dropout, (size,))),
         "generator_z": steps(Purpose.GENERATOR_STEPS),
-        "generator_t": whole(lambda j: process.generator_times(key(Purpose.GENERATOR_TIME)(j), size)),
+        "generator_t": whole(lambda j: times.generator(key(Purpose.GENERATOR_TIME)(j), size)),
         "generator_noise": images(Purpose.GENERATOR_NOISE),
     }
 

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from flax import nnx
+from processes import STABLE_DIFFUSION, stable_diffusion
 from repeated_draws import draws_of, gradients
 from torch_reference import Reference
 
@@ -21,7 +22,6 @@ from sid_jax.formats.state_dict import from_params
 from sid_jax.teachers import open_component
 
 BATCH, SIZE, TEXT, LENGTH, VOCABULARY = 2, 8, 12, 3, 9
-SCHEDULER = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
 QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 SD = {
     "sample_size": SIZE,
@@ -60,7 +60,7 @@ class DiffusersNet(torch.nn.Module):
         added = {"text_embeds": pooled, "time_ids": torch.tensor(TIME_IDS).expand(len(x), -1)}
         return self.unet(x, t, text, added_cond_kwargs=added).sample
 
-    def bottleneck(self, x, t, cond):
+    def features(self, x, t, cond):
         self(x, t, cond)
         return self.seen
 
@@ -78,8 +78,13 @@ def make(config, seed):
 
 
 def networks_of(graph, xl):
-    def call(params, x, t, cond):
-        return nnx.merge(graph, params).with_bottleneck(x, t, **cond)
+    def denoiser(params, x, t, cond, dropout_key):
+        return nnx.merge(graph, params)(x, t, dropout_key=dropout_key, **cond)
+
+    def discriminator(params, x, t, cond, dropout_key):
+        unet = nnx.merge(graph, params)
+        output, features = unet.with_features(x, t, dropout_key=dropout_key, **cond)
+        return output, unet.logits(features)
 
     def encode(table, tokens):
         text = jnp.asarray(table)[tokens]
@@ -88,7 +93,7 @@ def networks_of(graph, xl):
         added = {"text_embeds": text.max(axis=1), "time_ids": jnp.tile(TIME_IDS, (len(text), 1))}
         return {"encoder_hidden_states": text, "added_cond_kwargs": added}
 
-    return sid.Networks(lambda *arguments: call(*arguments)[0], encode, call)
+    return sid.Networks(denoiser, encode, discriminator)
 
 
 @pytest.mark.slow
@@ -113,11 +118,11 @@ def test_losses_and_gradients(config, strategy, gan, tmp_path):
     for number, unet in enumerate(unets):
         unet.save_pretrained(tmp_path / str(number))
         components.append(open_component(tmp_path / str(number), "UNet2DConditionModel").load())
-    process = sid.VP.from_scheduler(SCHEDULER)
+    few_step, times = sid.FewStep(stable_diffusion(), 1, 625), sid.Uniform()
     guidance = dataclasses.replace(sid.preset(strategy, 1.5), prompt_dropout=0.5 if strategy == "lsg" else 0.0)
     settings = sid.Settings(
-        batch=BATCH, latent_shape=(SIZE, SIZE, 4), seed=3, lr=1e-2, glr=1e-2, eps=1.0, loss_scale=100.0,
-        guidance=guidance, gan=gan,
+        batch=BATCH, shape=(SIZE, SIZE, 4), seed=3, loss=sid.Loss(loss_scale=100.0), guidance=guidance, gan=gan,
+        optimizer=sid.Optimizer(fake_lr=1e-2, generator_lr=1e-2, eps=1.0),
     )  # fmt: skip
     rng = np.random.default_rng(5)
     table = rng.normal(size=(VOCABULARY, TEXT)).astype(np.float32)
@@ -126,28 +131,27 @@ def test_losses_and_gradients(config, strategy, gan, tmp_path):
     real = rng.normal(size=(BATCH, SIZE, SIZE, 4)).astype(np.float32)
 
     step = sid.jit_train_step(
-        networks_of(components[0].graphdef, config is SDXL), process, settings, compiler_options=QUICK
+        networks_of(components[0].graphdef, config is SDXL), few_step, times, settings, compiler_options=QUICK
     )
     teacher, fake, generator = (component.params for component in components)
     state = dataclasses.replace(
         sid.TrainState.create(teacher), fake=jax.tree.map(jnp.copy, fake), generator=jax.tree.map(jnp.copy, generator)
     )
-    batch = {name: tokens[name] for name in ("fake", "generator", "empty")}
-    batch["real"] = {"images": real, "tokens": tokens["real"]}
-    new, metrics = step(state, {"teacher": teacher, "text": table}, batch)
+    batch = sid.Batch(tokens["fake"], tokens["generator"], tokens["empty"], sid.Real(real, tokens["real"]))
+    new, metrics = step(state, sid.Frozen(teacher, table), batch)
 
     reference = Reference(
-        SCHEDULER, table, tokens["empty"], num_steps=1, t_init=settings.t_init, noise="fresh", alpha=1.0,
-        weighting="sid", loss_scale=100.0, lr=1e-2, glr=1e-2, eps=1.0, elements=real[0].size,
+        STABLE_DIFFUSION, table, tokens["empty"], num_steps=1, start=few_step.start, noise="fresh", first="scaled",
+        alpha=1.0, weighting="sid", loss_scale=100.0, fake_lr=1e-2, generator_lr=1e-2, eps=1.0, elements=real[0].size,
         lambda_d=gan.lambda_d, lambda_g=gan.lambda_g,
         **{name: getattr(guidance, name) for name in ("kappa1", "kappa2", "kappa3", "kappa4")},
     )  # fmt: skip
-    draws = draws_of(settings, process, 0) | {"real": real.transpose(0, 3, 1, 2).astype(np.float64)}
+    draws = draws_of(settings, few_step, times, 0) | {"real": real.transpose(0, 3, 1, 2).astype(np.float64)}
     expected = reference.iteration(*(DiffusersNet(unet) for unet in unets), tokens, draws, 0)
 
     for which, old in (("fake", fake), ("generator", generator)):
         assert float(metrics[f"{which}_loss"]) == pytest.approx(expected[f"{which}_loss"], rel=1e-4)
-        found = gradients(old, getattr(new, which), getattr(new, f"{which}_moment"), settings.beta2)
+        found = gradients(old, getattr(new, which), getattr(new, f"{which}_moment"), settings.optimizer.beta2)
         found = dict(from_params(components[0].module, found))
         wanted = expected[f"{which}_gradients"]
         assert found.keys() == wanted.keys()

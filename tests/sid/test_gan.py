@@ -8,16 +8,19 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny_network
+from processes import stable_diffusion
 
 from sid_jax import sid
 from sid_jax.sid import gan
 
 B = 4
 SHAPE = (4, 4, tiny_network.CHANNELS)
-PROCESS = sid.VP.from_scheduler({"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012})
+PROCESS = stable_diffusion()
+FEW_STEP, TIMES = sid.FewStep(PROCESS, 1, 625), sid.Uniform()
 ON = sid.Gan(lambda_d=1.0, lambda_g=2.0)
-SETTINGS = sid.Settings(batch=B, latent_shape=SHAPE, guidance=sid.preset("lsg", 1.5), lr=1e-3, glr=1e-3)
-NETWORKS = sid.Networks(tiny_network.unet, unet_with_bottleneck=tiny_network.unet_with_bottleneck)
+OPTIMIZER = sid.Optimizer(fake_lr=1e-3, generator_lr=1e-3)
+SETTINGS = sid.Settings(batch=B, shape=SHAPE, guidance=sid.preset("lsg", 1.5), optimizer=OPTIMIZER)
+NETWORKS = sid.Networks(tiny_network.denoiser, discriminator=tiny_network.discriminator)
 QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 OF_GAN = {"discriminator_loss", "adversarial_loss", "real_logit", "fake_logit", "dropped_real"}
 
@@ -31,16 +34,13 @@ def batch_of(bad=()):
 
     real = rng.normal(size=(B, *SHAPE)).astype(np.float32)
     real[list(bad)] = np.nan
-    return {
-        "fake": cond(B),
-        "generator": cond(B),
-        "empty": cond(1),
-        "real": {"images": real, "tokens": cond(B)},
-    }
+    return sid.Batch(fake=cond(B), generator=cond(B), empty=cond(1), real=sid.Real(real, cond(B)))
 
 
 def compiled(**changes):
-    return sid.jit_train_step(NETWORKS, PROCESS, dataclasses.replace(SETTINGS, **changes), compiler_options=QUICK)
+    return sid.jit_train_step(
+        NETWORKS, FEW_STEP, TIMES, dataclasses.replace(SETTINGS, **changes), compiler_options=QUICK
+    )
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +53,7 @@ def run(step, phases, batch=None):
     states, metrics = [sid.TrainState.create(tiny_network.init(0))], []
     for phase in phases:
         state = jax.tree.map(jnp.copy, states[-1])
-        new, values = step(state, {"teacher": tiny_network.init(1), "text": {}}, batch or batch_of(), phase)
+        new, values = step(state, sid.Frozen(tiny_network.init(1)), batch or batch_of(), phase)
         states.append(new)
         metrics.append({name: float(value) for name, value in values.items()})
     return states, metrics
@@ -63,11 +63,34 @@ def assert_equal(one, other):
     jax.tree.map(np.testing.assert_array_equal, one, other)
 
 
-def test_logits_are_the_channel_mean_between_bounds():
-    features = np.zeros((1, 2, 2, 3), np.float32)
-    features[0, 0, 0], features[0, 0, 1], features[0, 1, 0] = (1, 2, 6), 50, -50
-    np.testing.assert_array_equal(gan.logits(jnp.asarray(features, jnp.bfloat16)), [[[3, 10], [-10, 0]]])
-    assert gan.logits(jnp.asarray(features, jnp.bfloat16)).dtype == jnp.float32
+def test_logits_are_those_of_the_network_between_bounds():
+    """Raw where they are handed on, in float32, and in [-10, 10] where they are used."""
+    raw = np.array([[[3, 50], [-50, 0]]], np.float32)
+
+    def fake(x_t, t, cond):
+        return x_t, jnp.asarray(raw, jnp.bfloat16)
+
+    draw = sid.Draw(np.array([625]), np.zeros((1, *SHAPE), np.float32))
+    judged = gan.judge_real(fake, PROCESS, np.zeros((1, *SHAPE), np.float32), draw, None)
+    np.testing.assert_array_equal(judged.logits, raw)
+    assert judged.logits.dtype == jnp.float32 and judged.kept.all()
+    np.testing.assert_array_equal(gan.clip_logits(judged.logits), [[[3, 10], [-10, 0]]])
+    assert float(judged.mean(batch=1)) == 3 / 4
+    assert float(judged._replace(kept=jnp.array([False])).mean(batch=1)) == 0
+    bounded = gan.cross_entropy(jnp.array([[[3.0, 10], [-10, 0]]]), 1)
+    np.testing.assert_allclose(ON.adversarial_loss(judged, jnp.ones((1, 1, 1, 1))), bounded, rtol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(2,), (2, 3), (2, 3, 4), (2, 3, 4, 5)])
+def test_logits_of_any_shape(shape):
+    """One for each sample, or a map of them: all axes but the first are averaged."""
+    logits = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    kept = jnp.asarray([True, False])
+    expected = np.log1p(np.exp(-logits)).reshape(2, -1).mean(axis=1)
+    np.testing.assert_allclose(gan.cross_entropy(jnp.asarray(logits), 1), expected, rtol=1e-6)
+    loss = ON.adversarial_loss(sid.Judged(jnp.asarray(logits), kept), jnp.ones((2, 1, 1, 1)))
+    np.testing.assert_allclose(loss, expected * [1, 0], rtol=1e-6)
+    assert float(sid.Judged(jnp.asarray(logits), kept).mean(2)) == pytest.approx(logits[0].mean() / 2, rel=1e-5)
 
 
 def test_cross_entropies_by_hand():
@@ -76,16 +99,29 @@ def test_cross_entropies_by_hand():
     of_0 = (math.log(2) + math.log1p(math.exp(2))) / 2
     assert float(gan.cross_entropy(logits, 1)[0]) == pytest.approx(of_1)
     assert float(gan.cross_entropy(logits, 0)[0]) == pytest.approx(of_0)
-    yes, no = jnp.asarray([True]), jnp.asarray([False])
-    assert float(gan.discriminator_loss(logits, yes, logits, yes)[0]) == pytest.approx((of_1 + of_0) / 2)
-    assert float(gan.discriminator_loss(logits, yes, logits, no)[0]) == pytest.approx(of_1 / 2)
-    assert float(gan.adversarial_loss(logits, yes, jnp.full((1, 1, 1, 1), 3.0))[0]) == pytest.approx(3 * of_1)
+    yes, no = (sid.Judged(logits, jnp.asarray([kept])) for kept in (True, False))
+    weight = jnp.ones(1)
+    assert float(ON.discriminator_loss(yes, yes, weight)[0]) == pytest.approx((of_1 + of_0) / 2)
+    assert float(ON.discriminator_loss(yes, no, weight)[0]) == pytest.approx(of_1 / 2)
+    assert float(ON.adversarial_loss(yes, jnp.full((1, 1, 1, 1), 3.0))[0]) == pytest.approx(3 * of_1)
 
 
 def test_a_sample_left_out_has_no_gradient():
     bad, kept = jnp.full((2, 1, 1), jnp.nan).at[0].set(1.0), jnp.asarray([True, False])
-    gradient = jax.grad(lambda x: gan.discriminator_loss(x, kept, x, kept).sum())(bad)
+
+    def loss(logits):
+        judged = sid.Judged(logits, kept)
+        return ON.discriminator_loss(judged, judged, jnp.ones(2)).sum()
+
+    gradient = jax.grad(loss)(bad)
     assert float(gradient[1, 0, 0]) == 0 and np.isfinite(gradient).all()
+
+
+def test_what_the_terms_count():
+    """Section 6: the map's mean times C H W times its weight; L_sid has its own factor."""
+    assert ON.used and not sid.Gan().used
+    assert ON.discriminator_factor(48) == 48.0
+    assert ON.generator_factors(100.0, 48) == (100.0, 96.0)
 
 
 @pytest.mark.parametrize(
@@ -102,7 +138,12 @@ def test_refused(arguments, key):
     with pytest.raises(ValueError, match=rf"^gan\.{key}: "):
         sid.Gan(**arguments)
     with pytest.raises(ValueError, match=r"^gan\.lambda_d: "):
-        sid.make_train_step(sid.Networks(tiny_network.unet), PROCESS, dataclasses.replace(SETTINGS, gan=ON))
+        sid.make_train_step(sid.Networks(tiny_network.denoiser), FEW_STEP, TIMES, dataclasses.replace(SETTINGS, gan=ON))
+
+
+def test_real_images_are_needed(step):
+    with pytest.raises(ValueError, match=r"^gan\.lambda_d: the GAN term needs real images"):
+        run(step, [sid.Phase(True, True)], dataclasses.replace(batch_of(), real=None))
 
 
 def test_the_phases_of_a_run():
@@ -126,13 +167,13 @@ def test_a_frozen_generator_keeps_its_state_and_the_fake_network_learns(step):
     assert metrics[2]["ema_beta"] == 0 and metrics[2]["adversarial_loss"] == 0 < metrics[3]["adversarial_loss"]
     # Without a first moment, the first update of Adam is the learning rate, whatever the gradient.
     change = np.abs(np.asarray(states[3].generator["conv_in"] - states[2].generator["conv_in"]))
-    np.testing.assert_allclose(change, SETTINGS.glr, rtol=1e-2)
+    np.testing.assert_allclose(change, OPTIMIZER.generator_lr, rtol=1e-2)
 
 
 def test_at_weights_of_zero_it_is_not_there(step):
     """Losses and state are those without real images, to the bit; no parameter is added with or without weights."""
     data_free, zero = compiled(), compiled(gan=sid.Gan(0.0, 0.0, start=B, freeze=0))
-    without = {name: value for name, value in batch_of().items() if name != "real"}
+    without = dataclasses.replace(batch_of(), real=None)
     phases = [None] * 2
     (one, of_one), (other, of_other) = (
         run(lambda s, f, b, phase, step=step: step(s, f, b), phases, batch)
@@ -154,9 +195,9 @@ def test_a_real_image_that_is_not_finite_is_left_out_and_counted(step):
 
 def test_the_discriminator_learns():
     """With a discriminator's loss of great weight and a frozen generator, D tells real images from generated ones."""
-    step = compiled(gan=sid.Gan(lambda_d=1e4), lr=1e-2)
+    step = compiled(gan=sid.Gan(lambda_d=1e4), optimizer=dataclasses.replace(OPTIMIZER, fake_lr=1e-2))
     batch = batch_of()
-    batch["real"]["images"] += 4
+    batch.real.images[:] += 4
     _, metrics = run(step, [sid.Phase(False, False)] * 40, batch)
     values = {name: [step[name] for step in metrics] for name in OF_GAN}
     assert np.mean(values["discriminator_loss"][-10:]) < 0.5 < np.mean(values["discriminator_loss"][:5])
@@ -169,27 +210,26 @@ class Evaluations:
     def __init__(self):
         self.images = 0
 
-    def unet_with_bottleneck(self, params, x, t, cond):
+    def discriminator(self, params, x, t, cond, dropout_key):
         jax.debug.callback(lambda: setattr(self, "images", self.images + len(x)))
         middle = x * params["w"] + cond[:, None, None, :]
-        return middle * params["w"], middle
+        return middle * params["w"], middle.mean(axis=-1)
 
-    def unet(self, params, x, t, cond):
-        return self.unet_with_bottleneck(params, x, t, cond)[0]
+    def denoiser(self, params, x, t, cond, dropout_key):
+        return self.discriminator(params, x, t, cond, dropout_key)[0]
 
 
 @pytest.mark.parametrize(("strategy", "passes"), [("zero_cfg", 5), ("anti_cfg", 7)])
 def test_only_the_real_images_are_evaluated_more(strategy, passes):
     """A = 1 + g1 and B = 1 + g23 + g4 forward passes (section 8), and one more for the real images."""
     evaluations = Evaluations()
-    networks = sid.Networks(evaluations.unet, unet_with_bottleneck=evaluations.unet_with_bottleneck)
+    networks = sid.Networks(evaluations.denoiser, discriminator=evaluations.discriminator)
     settings = dataclasses.replace(SETTINGS, guidance=sid.preset(strategy), gan=ON)
-    step = sid.jit_train_step(networks, PROCESS, settings, compiler_options=QUICK)
+    step = sid.jit_train_step(networks, FEW_STEP, TIMES, settings, compiler_options=QUICK)
     params = {"w": np.full(3, 0.9, np.float32)}
     cond = np.zeros((B, 3), np.float32)
-    real = {"images": np.zeros((B, *SHAPE), np.float32), "tokens": cond}
-    batch = {"fake": cond, "generator": cond, "empty": cond[:1], "real": real}
-    step(sid.TrainState.create(params), {"teacher": params, "text": {}}, batch)
+    real = sid.Real(np.zeros((B, *SHAPE), np.float32), cond)
+    step(sid.TrainState.create(params), sid.Frozen(params), sid.Batch(cond, cond, cond[:1], real))
     jax.effects_barrier()
     assert evaluations.images == B * (passes + 1)
 
@@ -202,27 +242,25 @@ def test_cost_of_the_term_in_a_compiled_step(strategy):
     """
     layers, width, batch = 8, 256, 128
 
-    def unet_with_bottleneck(params, x, t, cond):
+    def discriminator(params, x, t, cond, dropout_key):
         h = x.reshape(len(x), width)
         for layer in range(layers):
             if layer == layers // 2:
                 middle = h
             h = h @ params["w"][layer]
-        return h.reshape(x.shape), middle.reshape(x.shape)
+        return h.reshape(x.shape), middle.reshape(x.shape).mean(axis=-1)
 
-    networks = sid.Networks(lambda *a: unet_with_bottleneck(*a)[0], unet_with_bottleneck=unet_with_bottleneck)
+    networks = sid.Networks(lambda *a: discriminator(*a)[0], discriminator=discriminator)
     params = {"w": jax.ShapeDtypeStruct((layers, width, width), jnp.float32)}
     cond = jax.ShapeDtypeStruct((batch, 3), jnp.float32)
-    real = {"images": jax.ShapeDtypeStruct((batch, 4, 8, 8), jnp.float32), "tokens": cond}
-    inputs = {"fake": cond, "generator": cond, "empty": jax.ShapeDtypeStruct((1, 3), jnp.float32), "real": real}
+    real = sid.Real(jax.ShapeDtypeStruct((batch, 4, 8, 8), jnp.float32), cond)
+    inputs = sid.Batch(cond, cond, jax.ShapeDtypeStruct((1, 3), jnp.float32), real)
 
     def flops(term):
-        settings = dataclasses.replace(
-            SETTINGS, batch=batch, latent_shape=(4, 8, 8), guidance=sid.preset(strategy), gan=term
-        )
-        step = sid.jit_train_step(networks, PROCESS, settings)
+        settings = dataclasses.replace(SETTINGS, batch=batch, shape=(4, 8, 8), guidance=sid.preset(strategy), gan=term)
+        step = sid.jit_train_step(networks, FEW_STEP, TIMES, settings)
         state = jax.eval_shape(sid.TrainState.create, params)
-        return step.lower(state, {"teacher": params, "text": {}}, inputs).compile().cost_analysis()["flops"]
+        return step.lower(state, sid.Frozen(params), inputs).compile().cost_analysis()["flops"]
 
     encoder = 2 * batch * (layers // 2) * width * width
     assert 2 < (flops(ON) - flops(sid.Gan())) / encoder < 3.05

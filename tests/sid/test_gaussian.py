@@ -10,10 +10,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from processes import stable_diffusion
 
 from sid_jax import sid
 
-PROCESS = sid.VP.from_scheduler({"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012})
+PROCESS = stable_diffusion()
+TIMES = sid.Uniform()
 BATCH, SHAPE = 128, (2, 2, 1)
 MEAN, STD = 0.7, 0.5
 BINS = 4
@@ -24,7 +26,7 @@ def to_x0(mean, variance, x_t, t):
     return mean + a * variance * (x_t - a * mean) / (a**2 * variance + s**2)
 
 
-def unet(params, x_t, t, cond):
+def denoiser(params, x_t, t, cond, dropout_key=None):
     """eps prediction; each quarter of the times has an m and log v of its own, for the steps of a 4-step generator."""
     quarter = t * BINS // 1000
     mean, log_variance = (params[name][quarter][:, None, None, None] for name in ("mean", "log_variance"))
@@ -49,26 +51,23 @@ def test_the_generator_learns_the_data(num_steps, t_init, alpha):
     """
     settings = sid.Settings(
         batch=BATCH,
-        latent_shape=SHAPE,
-        num_steps=num_steps,
-        t_init=t_init,
-        alpha=alpha,
-        lr=1e-2,
-        glr=5e-3,
-        half_life=BATCH * 200,
+        shape=SHAPE,
+        loss=sid.Loss(alpha=alpha),
+        optimizer=sid.Optimizer(fake_lr=1e-2, generator_lr=5e-3),
+        ema=sid.Ema(half_life=BATCH * 200),
     )
-    step = sid.make_train_step(sid.Networks(unet), PROCESS, settings)
     few_step = sid.FewStep(PROCESS, num_steps, t_init)
+    step = sid.make_train_step(sid.Networks(denoiser), few_step, TIMES, settings)
     teacher = gaussian(MEAN, STD)
-    batch = {name: jnp.zeros((size, 1)) for name, size in (("fake", BATCH), ("generator", BATCH), ("empty", 1))}
+    batch = sid.Batch(fake=jnp.zeros((BATCH, 1)), generator=jnp.zeros((BATCH, 1)), empty=jnp.zeros((1, 1)))
 
     @jax.jit
     def train(state):
-        return jax.lax.fori_loop(0, 3000, lambda _, s: step(s, {"teacher": teacher, "text": {}}, batch)[0], state)
+        return jax.lax.fori_loop(0, 3000, lambda _, s: step(s, sid.Frozen(teacher), batch)[0], state)
 
     def moments(params):
         noise = sid.noise_from_key(jax.random.key(1), (16384, *SHAPE))
-        network = functools.partial(unet, params)
+        network = functools.partial(denoiser, params)
         x_g = jnp.stack([few_step.first_evaluations(network, noise, None, n)[0] for n in range(1, num_steps + 1)])
         return np.array([x_g.mean(), x_g.std()])
 
@@ -102,7 +101,7 @@ def gradient(name, theta):
     keys = jax.random.split(jax.random.key(0), 3)
     z, noise = (jax.random.normal(key, (2000, 1, 1, 1)) for key in keys[:2])
     z, noise = jnp.concatenate([z, z, -z, -z]), jnp.concatenate([noise, -noise, noise, -noise])
-    t = jnp.tile(PROCESS.generator_times(keys[2], 2000), 4)
+    t = jnp.tile(TIMES.generator(keys[2], 2000), 4)
     return jax.grad(lambda th: losses_of_affine_generator(name, th, theta, z, noise, t))(theta)
 
 

@@ -6,13 +6,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sid_jax.sid import Guidance, drop_prompts, guided, preset
+from sid_jax.sid import Condition, Guidance, drop_prompts, guided, preset
 
 B = 3
 X_T = np.random.default_rng(0).normal(size=(B, 4, 4, 2)).astype(np.float32)
 T = np.array([1, 50, 900], np.int32)
 COND = {"text": np.arange(B * 2, dtype=np.float32).reshape(B, 2), "ids": np.array([[1], [2], [3]])}
 EMPTY = {"text": np.full((1, 2), -1, np.float32), "ids": np.zeros((1, 1), int)}
+CONDITION = Condition(COND, EMPTY)
 
 
 class Counting:
@@ -36,7 +37,7 @@ def separately(kappa):
 
 @pytest.mark.parametrize("kappa", [1.0, 0.0, 1.5, -1.0, 7.5])
 def test_equals_two_passes(kappa):
-    (output,) = guided(Counting(), X_T, T, COND, EMPTY, kappa)
+    (output,) = guided(Counting(), X_T, T, CONDITION, (kappa,))
     assert output.dtype == jnp.float32
     np.testing.assert_allclose(output, separately(kappa), rtol=1e-6)
 
@@ -47,14 +48,14 @@ def test_equals_two_passes(kappa):
 )
 def test_one_pass_and_doubled_only_where_needed(scales, batch):
     network = Counting()
-    outputs = guided(network, X_T, T, COND, EMPTY, *scales)
+    outputs = guided(network, X_T, T, CONDITION, scales)
     assert network.batches == [batch]
     for output, scale in zip(outputs, scales, strict=True):
         np.testing.assert_allclose(output, separately(scale), rtol=1e-6)
 
 
 def test_without_guidance_the_empty_prompt_is_not_read():
-    (output,) = guided(Counting(), X_T, T, COND, None, 1.0)
+    (output,) = guided(Counting(), X_T, T, Condition(COND, None), (1.0,))
     np.testing.assert_allclose(output, separately(1.0))
 
 

@@ -1,4 +1,4 @@
-"""Every draw has a key of its own, from the seed, the step, the purpose and the part."""
+"""Every draw has a key of its own, from the seed, the step, the purpose and the micro-batch."""
 
 import itertools
 
@@ -22,7 +22,7 @@ def test_a_key_depends_on_nothing_else():
     for number in (12, Purpose.FAKE_NOISE, 1):
         expected = jax.random.fold_in(expected, int(number))
     assert bits(3, 12, Purpose.FAKE_NOISE, 1) == tuple(np.asarray(jax.random.key_data(expected)))
-    traced = jax.jit(lambda step, part: jax.random.key_data(key_for(3, step, Purpose.FAKE_NOISE, part)))(12, 1)
+    traced = jax.jit(lambda step, j: jax.random.key_data(key_for(3, step, Purpose.FAKE_NOISE, micro_batch=j)))(12, 1)
     assert bits(3, 12, Purpose.FAKE_NOISE, 1) == tuple(np.asarray(traced))
 
 

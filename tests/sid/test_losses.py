@@ -7,12 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny_network
+from processes import stable_diffusion
 
 from sid_jax import sid
 from sid_jax.sid.losses import WEIGHTINGS
 
 B = 4
-PROCESS = sid.VP.from_scheduler({"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012})
+PROCESS = stable_diffusion()
 RNG = np.random.default_rng(0)
 X_G, NOISE, Y_REAL, Y_FAKE2, Y_FAKE3 = RNG.normal(size=(5, B, 4, 4, tiny_network.CHANNELS)).astype(np.float32)
 T = np.array([25, 300, 625, 970], np.int32)
@@ -21,13 +22,16 @@ COND = tiny_network.encode(TABLE, RNG.integers(0, tiny_network.VOCABULARY, (B, t
 EMPTY = tiny_network.encode(TABLE, np.zeros((1, tiny_network.LENGTH), int))
 TEACHER, FAKE = tiny_network.init(0), tiny_network.init(1)
 GUIDANCE = sid.preset("lsg", 1.5)
+NUMBERS = sid.Loss(alpha=1.2)
+DRAW = sid.Draw(T, NOISE)
+CONDITION = sid.Condition(COND, EMPTY)
 
 
 def network(params, bad=None):
     """The tiny network; where `bad`, one number for each sample, is not finite, it is the whole output."""
 
     def call(x_t, t, cond):
-        output = tiny_network.unet(params, x_t, t, cond)
+        output = tiny_network.denoiser(params, x_t, t, cond)
         if bad is None:
             return output
         value = jnp.repeat(jnp.asarray(bad, jnp.float32), len(x_t) // B)[:, None, None, None]
@@ -40,9 +44,13 @@ def take(tree, index):
     return jax.tree.map(lambda x: x[index], tree)
 
 
+def condition_of(index):
+    return sid.Condition(take(COND, index), EMPTY)
+
+
 def fake_loss(psi, index=slice(None), x_g=X_G, bad=None):
     return sid.fake_loss(
-        network(psi, bad), PROCESS, x_g[index], T[index], NOISE[index], take(COND, index), EMPTY, GUIDANCE.kappa1
+        network(psi, bad), PROCESS, x_g[index], take(DRAW, index), condition_of(index), GUIDANCE.kappa1
     )
 
 
@@ -52,12 +60,10 @@ def generator_loss(x_g, index=slice(None), teacher_bad=None, fake_bad=None):
         network(FAKE, fake_bad),
         PROCESS,
         x_g,
-        T[index],
-        NOISE[index],
-        take(COND, index),
-        EMPTY,
+        take(DRAW, index),
+        condition_of(index),
         GUIDANCE,
-        1.2,
+        NUMBERS,
     )
 
 
@@ -98,7 +104,7 @@ def test_the_weight_is_bounded_and_has_no_gradient():
 
 def test_unknown_weighting():
     with pytest.raises(ValueError, match=r"sid\.weighting: 'dmd' is not one of sid, snr, "):
-        sid.weights("dmd", PROCESS, X_G, Y_REAL, T)
+        sid.Loss(weighting="dmd")
 
 
 def test_the_gradient_flows_through_both_networks_and_the_image():
@@ -106,8 +112,8 @@ def test_the_gradient_flows_through_both_networks_and_the_image():
 
     def loss(x_g, x_teacher, x_fake):
         x_t = [PROCESS.corrupt(x, T, NOISE) for x in (x_teacher, x_fake)]
-        (real,) = sid.guided(network(TEACHER), x_t[0], T, COND, EMPTY, GUIDANCE.kappa4)
-        (fake,) = sid.guided(network(FAKE), x_t[1], T, COND, EMPTY, GUIDANCE.kappa2)
+        (real,) = sid.guided(network(TEACHER), x_t[0], T, CONDITION, (GUIDANCE.kappa4,))
+        (fake,) = sid.guided(network(FAKE), x_t[1], T, CONDITION, (GUIDANCE.kappa2,))
         y_real, y_fake = PROCESS.to_x0(x_t[0], T, real), PROCESS.to_x0(x_t[1], T, fake)
         w = sid.weights("sid", PROCESS, x_g, y_real, T)
         return jnp.sum(sid.sid_loss(x_g, y_real, y_fake, y_fake, w, 1.2))
@@ -176,13 +182,46 @@ def test_scales_of_the_fake_network_apart():
     x_t = PROCESS.corrupt(X_G, T, NOISE)
 
     def x0(params, kappa):
-        (output,) = sid.guided(network(params), x_t, T, COND, EMPTY, kappa)
+        (output,) = sid.guided(network(params), x_t, T, CONDITION, (kappa,))
         return PROCESS.to_x0(x_t, T, output)
 
     y_real, y_fake2, y_fake3 = x0(TEACHER, 1.0), x0(FAKE, 0.5), x0(FAKE, 3.0)
     w = sid.weights("snr", PROCESS, X_G, y_real, T)
     expected = sid.sid_loss(X_G, y_real, y_fake2, y_fake3, w, 1.2)
-    found = sid.generator_loss(
-        network(TEACHER), network(FAKE), PROCESS, X_G, T, NOISE, COND, EMPTY, guidance, 1.2, "snr"
-    )
+    numbers = sid.Loss(alpha=1.2, weighting="snr")
+    found = sid.generator_loss(network(TEACHER), network(FAKE), PROCESS, X_G, DRAW, CONDITION, guidance, numbers)
     np.testing.assert_allclose(found.loss, expected, rtol=1e-4)
+    np.testing.assert_array_equal(found.w, w)
+    assert found.logits is None
+
+
+@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
+def test_fake_loss_of_a_process(prediction_type):
+    """The process's weight times the square of what the output lacks of the process's target, summed over pixels."""
+    process = stable_diffusion(prediction_type)
+    (output,) = sid.guided(network(FAKE), process.corrupt(X_G, T, NOISE), T, CONDITION, (GUIDANCE.kappa1,))
+    weight = process.fake_weight(T)[:, None, None, None]
+    expected = np.sum(weight * np.square(output - process.fake_target(X_G, T, NOISE)), axis=(1, 2, 3))
+    found = sid.fake_loss(network(FAKE), process, X_G, DRAW, CONDITION, GUIDANCE.kappa1)
+    np.testing.assert_allclose(found.loss, expected, rtol=1e-5)
+    np.testing.assert_array_equal(found.w, weight)
+
+
+def test_logits_are_asked_for_by_the_condition():
+    """A network that is the discriminator too answers with raw logits beside its output, and the loss is the same."""
+
+    def both(x_t, t, cond):
+        output, logits = tiny_network.discriminator(FAKE, x_t, t, cond)
+        return output, (100 * logits).astype(jnp.bfloat16)
+
+    for sees in (True, False):
+        condition = dataclasses.replace(CONDITION, discriminator=sees)
+        found = sid.fake_loss(both, PROCESS, X_G, DRAW, condition, GUIDANCE.kappa1)
+        np.testing.assert_allclose(found.loss, fake_loss(FAKE).loss, rtol=1e-6)
+        cond = COND if sees else jax.tree.map(lambda e: jnp.repeat(e, B, axis=0), EMPTY)
+        _, logits = both(PROCESS.corrupt(X_G, T, NOISE), T, cond)
+        assert found.logits.dtype == jnp.float32 and np.abs(found.logits).max() > 10
+        np.testing.assert_allclose(found.logits, logits.astype(jnp.float32), rtol=1e-2)
+        assert found.judged.logits is found.logits and found.judged.kept is found.kept
+    with pytest.raises(ValueError, match="there is no discriminator"):
+        fake_loss(FAKE).judged  # noqa: B018

@@ -1,38 +1,28 @@
-"""The VP process against diffusers' schedulers, and what it refuses."""
+"""The VP process against diffusers' schedulers, its published defaults, and what it refuses."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
-from diffusers import DDIMScheduler, DDPMScheduler
+from diffusers import DDPMScheduler
+from processes import STABLE_DIFFUSION, RectifiedFlow, stable_diffusion
 
-from sid_jax.sid import VP
+from sid_jax.sid import VP, FewStep
 
-CONFIGS = {
-    "stable diffusion": {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012},
-    "defaults": {},
-    "cosine": {"beta_schedule": "squaredcos_cap_v2"},
-    "trained": {"trained_betas": list(np.linspace(0.001, 0.03, 50)), "num_train_timesteps": 50},
-    "short": {"beta_schedule": "linear", "beta_start": 0.002, "beta_end": 0.1, "num_train_timesteps": 200},
-}
+PROCESS = stable_diffusion()
 
 
-@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
-@pytest.mark.parametrize("scheduler", [DDPMScheduler, DDIMScheduler])
-def test_schedule(config, scheduler):
-    expected = scheduler(**config).alphas_cumprod.numpy()
-    process = VP.from_scheduler(config, 0, len(expected))
-    np.testing.assert_allclose(np.asarray(process.alphas_cumprod, np.float32), expected, rtol=1e-6)
-    t = np.arange(len(expected))
-    np.testing.assert_allclose(process.scale(t), np.sqrt(expected), rtol=1e-6)
-    np.testing.assert_allclose(process.sigma(t), np.sqrt(1 - expected), rtol=1e-5)
+def fake_error(process, output, x0, t, noise):
+    """What the fake network's loss sums over pixels."""
+    weight = process.fake_weight(jnp.asarray(t))[:, None, None, None]
+    return weight * np.square(output - process.fake_target(x0, t, noise))
 
 
 @pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
 def test_conversions(prediction_type):
-    config = CONFIGS["stable diffusion"] | {"prediction_type": prediction_type}
-    process = VP.from_scheduler(config)
-    scheduler = DDPMScheduler(**config, clip_sample=False)
+    process = stable_diffusion(prediction_type)
+    scheduler = DDPMScheduler(**STABLE_DIFFUSION, prediction_type=prediction_type, clip_sample=False)
     rng = np.random.default_rng(0)
     x0, noise, output = rng.normal(size=(3, 5, 4, 6, 2)).astype(np.float32)
     t = np.array([20, 100, 500, 700, 979])
@@ -52,29 +42,43 @@ def test_a_perfect_network_has_no_error():
     rng = np.random.default_rng(0)
     x0, noise = rng.normal(size=(2, 3, 4, 4, 2)).astype(np.float32)
     t = np.array([20, 500, 979])
-    config = CONFIGS["stable diffusion"]
-    eps = VP.from_scheduler(config | {"prediction_type": "epsilon"})
-    v = VP.from_scheduler(config | {"prediction_type": "v_prediction"})
-    velocity = DDPMScheduler(**config).get_velocity(torch.tensor(x0), torch.tensor(noise), torch.tensor(t)).numpy()
+    eps, v = stable_diffusion("epsilon"), stable_diffusion("v_prediction")
+    scheduler = DDPMScheduler(**STABLE_DIFFUSION)
+    velocity = scheduler.get_velocity(torch.tensor(x0), torch.tensor(noise), torch.tensor(t)).numpy()
     for process, output in ((eps, noise), (v, velocity)):
-        np.testing.assert_allclose(process.fake_error(output, x0, t, noise), 0, atol=1e-10)
+        np.testing.assert_allclose(fake_error(process, output, x0, t, noise), 0, atol=1e-10)
         x_t = process.corrupt(x0, t, noise)
         np.testing.assert_allclose(process.to_x0(x_t, t, output), x0, atol=1e-5)
     abar = np.asarray(eps.alphas_cumprod)[t][:, None, None, None]
     snr = abar / (1 - abar)
     np.testing.assert_allclose(
-        v.fake_error(velocity + 2, x0, t, noise), np.broadcast_to(4 * snr / (snr + 1), x0.shape), rtol=1e-5
+        fake_error(v, velocity + 2, x0, t, noise), np.broadcast_to(4 * snr / (snr + 1), x0.shape), rtol=1e-5
     )
 
 
-def test_times_are_uniform_in_their_range():
-    process = VP.from_scheduler({}, t_min=7, t_max=11)
-    for draw in (process.fake_times, process.generator_times):
-        t = np.asarray(draw(jax.random.key(0), 4000))
-        assert t.dtype == np.int32 and t.shape == (4000,)
-        values, counts = np.unique(t, return_counts=True)
-        assert list(values) == [7, 8, 9, 10]
-        assert counts.min() > 850
+@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
+def test_target_and_weight_of_the_fake_network(prediction_type):
+    """eps: (e_hat - e)^2. v: (v_hat - v)^2 snr / (snr + 1), v = a e - s x0 (section 2 of the method)."""
+    process = stable_diffusion(prediction_type)
+    rng = np.random.default_rng(1)
+    x0, noise, output = rng.normal(size=(3, 4, 4, 6, 2))
+    t = np.array([0, 20, 625, 999])
+    abar = np.asarray(process.alphas_cumprod)[t][:, None, None, None]
+    if prediction_type == "epsilon":
+        expected = (output - noise) ** 2
+    else:
+        snr = abar / (1 - abar)
+        expected = (output - (np.sqrt(abar) * noise - np.sqrt(1 - abar) * x0)) ** 2 * snr / (snr + 1)
+    x0, noise, output = (value.astype(np.float32) for value in (x0, noise, output))
+    np.testing.assert_allclose(fake_error(process, output, x0, t, noise), expected, rtol=1e-3, atol=1e-5)
+    weight, target = process.fake_weight(jnp.asarray(t)), process.fake_target(x0, t, noise)
+    assert weight.dtype == target.dtype == jnp.float32 and weight.shape == (4,)
+    np.testing.assert_allclose(weight, 1 if prediction_type == "epsilon" else abar[:, 0, 0, 0], rtol=1e-6)
+
+
+def test_the_network_is_told_the_time_itself():
+    t = jnp.arange(4)
+    assert PROCESS.network_time(t) is t
 
 
 @pytest.mark.parametrize(
@@ -82,39 +86,55 @@ def test_times_are_uniform_in_their_range():
     [(625, 1, (625,)), (999, 4, (999, 749, 499, 249)), (999, 3, (999, 666, 333)), (625, 2, (625, 312)), (1, 1, (1,))],
 )
 def test_step_times(t_init, num_steps, expected):
-    assert VP.from_scheduler({}).step_times(t_init, num_steps) == expected
+    assert PROCESS.step_times(t_init, num_steps) == expected
 
 
 @pytest.mark.parametrize(
-    ("config", "field"),
-    [
-        ({"beta_schedule": "sigmoid"}, "beta_schedule"),
-        ({"prediction_type": "sample"}, "prediction_type"),
-        ({"rescale_betas_zero_snr": True}, "rescale_betas_zero_snr"),
-        ({"_class_name": "FlowMatchEulerDiscreteScheduler"}, "FlowMatchEulerDiscreteScheduler"),
-        ({"use_flow_sigmas": True}, "flow"),
-    ],
+    ("times", "num_steps", "expected"), [(1000, 1, 625), (1000, 4, 999), (500, 1, 312), (500, 4, 499)]
 )
-def test_unsupported_schedulers(config, field):
-    with pytest.raises(ValueError, match=field):
-        VP.from_scheduler(config)
+def test_default_start(times, num_steps, expected):
+    """625 of 1000 for one step, the last time for several; the generator of so many steps begins there."""
+    process = stable_diffusion(times=times)
+    start = process.default_start(num_steps)
+    assert type(start) is int and start == expected
+    few_step = FewStep(process, num_steps, start)
+    assert few_step.times[0] == expected and len(set(few_step.times)) == num_steps
 
 
-@pytest.mark.parametrize("times", [(-1, 10), (10, 10), (0, 1001)])
-def test_loss_times_outside_the_process(times):
-    with pytest.raises(ValueError, match=r"sid\.t_min"):
-        VP.from_scheduler({}, *times)
+@pytest.mark.parametrize("times", [(-1, 10), (10, 10), (0, 1001), (0.5, 10), (0, 10.0)])
+def test_times_outside_the_process(times):
+    with pytest.raises(ValueError, match=r"^some\.key: 0 <= t_min < t_max <= 1000 is needed, not "):
+        PROCESS.check_range("some.key", *times)
+    PROCESS.check_range("some.key", 0, 1000)
 
 
 @pytest.mark.parametrize(
-    ("t_init", "num_steps", "key"), [(1000, 1, "t_init"), (5, 6, "num_steps"), (5, 0, "num_steps")]
+    ("t_init", "num_steps", "key"),
+    [(1000, 1, "t_init"), (-1, 1, "t_init"), (0.5, 1, "t_init"), (5, 6, "num_steps"), (5, 0, "num_steps")],
 )
 def test_steps_outside_the_process(t_init, num_steps, key):
     with pytest.raises(ValueError, match=rf"sid\.{key}"):
-        VP.from_scheduler({}).step_times(t_init, num_steps)
+        PROCESS.step_times(t_init, num_steps)
+
+
+def test_unknown_prediction_type():
+    with pytest.raises(ValueError, match=r"^prediction_type: 'sample' is not one of epsilon, v_prediction"):
+        VP(PROCESS.alphas_cumprod, "sample")
 
 
 @pytest.mark.parametrize("abar", [(), (0.5, 0.0), (1.0,), (float("nan"),)])
 def test_signal_outside_the_open_interval(abar):
     with pytest.raises(ValueError, match="alphas_cumprod"):
-        VP(abar, t_min=0, t_max=1)
+        VP(abar)
+
+
+def test_what_every_process_has_of_scale_and_sigma():
+    """x_t = a x0 + s e and its inverse in e, here of a process with float32 times."""
+    rng = np.random.default_rng(2)
+    x0, noise = rng.normal(size=(2, 3, 4, 4, 2)).astype(np.float32)
+    t = jnp.array([0.1, 0.5, 1.0])
+    x_t = jax.jit(RectifiedFlow().corrupt)(x0, t, noise)
+    each = np.asarray(t)[:, None, None, None]
+    np.testing.assert_allclose(x_t, (1 - each) * x0 + each * noise, rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(RectifiedFlow().noise_of(x_t, t, x0), noise, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(RectifiedFlow().to_x0(x_t, t, noise - x0), x0, rtol=1e-5, atol=1e-6)

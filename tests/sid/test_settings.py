@@ -3,39 +3,50 @@
 import dataclasses
 
 import pytest
+from processes import stable_diffusion
 
 from sid_jax import sid
 
-GOOD = sid.Settings(batch=8, latent_shape=(4, 4, 3))
+GOOD = sid.Settings(batch=8, shape=(4, 4, 3))
+PROCESS = stable_diffusion()
 
 
 @pytest.mark.parametrize(
-    ("field", "value", "message"),
+    ("group", "field", "value", "message"),
     [
-        ("batch", 0, r"^batch: 0 "),
-        ("accumulation", 0, r"^accumulation: 0 "),
-        ("accumulation", 3, r"^batch: 8 is not a multiple of accumulation, 3"),
-        ("latent_shape", (4, 4), r"^resolution: "),
-        ("num_steps", 0, r"^sid\.num_steps: 0 "),
-        ("noise", "old", r"^sid\.noise: 'old' is not one of fresh, fixed, ddim"),
-        ("weighting", "none", r"^sid\.weighting: 'none' is not one of sid, snr, snr_sqrt, 1_over_sigma, "),
-        ("lr", -1.0, r"^optimizer\.lr: -1\.0 "),
-        ("glr", -1.0, r"^optimizer\.glr: "),
-        ("beta2", 1.0, r"^optimizer\.beta2: 1\.0 is not in \[0, 1\)"),
-        ("eps", 0.0, r"^optimizer\.eps: 0\.0 is not positive"),
-        ("clip_value", 0.0, r"^optimizer\.clip_value: 0\.0 is not positive"),
-        ("half_life", -1.0, r"^ema\.half_life: "),
-        ("ramp_up", -0.1, r"^ema\.ramp_up: "),
+        (GOOD, "batch", 0, r"^batch: 0 "),
+        (GOOD, "accumulation", 0, r"^accumulation: 0 "),
+        (GOOD, "accumulation", 3, r"^batch: 8 is not a multiple of accumulation, 3"),
+        (GOOD, "shape", (4, 4), r"^resolution: "),
+        (sid.Loss(), "weighting", "none", r"^sid\.weighting: 'none' is not one of sid, snr, snr_sqrt, 1_over_sigma, "),
+        (sid.Optimizer(), "fake_lr", -1.0, r"^optimizer\.fake_lr: -1\.0 "),
+        (sid.Optimizer(), "generator_lr", -1.0, r"^optimizer\.generator_lr: "),
+        (sid.Optimizer(), "beta2", 1.0, r"^optimizer\.beta2: 1\.0 is not in \[0, 1\)"),
+        (sid.Optimizer(), "eps", 0.0, r"^optimizer\.eps: 0\.0 is not positive"),
+        (sid.Optimizer(), "clip_value", 0.0, r"^optimizer\.clip_value: 0\.0 is not positive"),
+        (sid.Ema(), "half_life", -1.0, r"^ema\.half_life: "),
+        (sid.Ema(), "ramp_up", -0.1, r"^ema\.ramp_up: "),
+        (sid.Guidance(), "prompt_dropout", 1.5, r"^guidance\.prompt_dropout: 1\.5 is not in \[0, 1\]"),
+        (sid.Gan(), "lambda_d", -1.0, r"^gan\.lambda_d: -1\.0 is not at least 0"),
+        (sid.FewStep(PROCESS, 1, 625), "num_steps", 0, r"^sid\.num_steps: 0 "),
+        (sid.FewStep(PROCESS, 1, 625), "num_steps", 626, r"^sid\.num_steps: "),
+        (sid.FewStep(PROCESS, 1, 625), "start", 1000, r"^sid\.t_init: "),
+        (sid.FewStep(PROCESS, 1, 625), "noise", "old", r"^sid\.noise: 'old' is not one of fresh, fixed, ddim"),
+        (sid.FewStep(PROCESS, 1, 625), "first", "old", r"^sid\.first: 'old' is not one of scaled, unit"),
     ],
 )
-def test_refused(field, value, message):
+def test_refused(group, field, value, message):
     with pytest.raises(ValueError, match=message) as error:
-        dataclasses.replace(GOOD, **{field: value})
+        dataclasses.replace(group, **{field: value})
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize(("field", "value", "key"), [("t_init", 1000, "t_init"), ("num_steps", 626, "num_steps")])
-def test_refused_with_the_process(field, value, key):
-    settings = dataclasses.replace(GOOD, **{field: value})
-    with pytest.raises(ValueError, match=rf"^sid\.{key}: "):
-        sid.make_train_step(sid.Networks(lambda params, x, t, c: x), sid.VP.from_scheduler({}), settings)
+def test_every_group_has_defaults():
+    assert (GOOD.loss, GOOD.guidance, GOOD.gan) == (sid.Loss(), sid.Guidance(), sid.Gan())
+    assert (GOOD.optimizer, GOOD.ema) == (sid.Optimizer(), sid.Ema())
+
+
+@pytest.mark.parametrize("value", [0.0, None])
+def test_what_may_be_left_out(value):
+    assert sid.Ema(ramp_up=value).ramp_up == value
+    assert sid.Optimizer(clip_value=None).clip_value is None

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import tiny_network
 import torch
+from processes import STABLE_DIFFUSION, stable_diffusion
 from repeated_draws import draws_of, gradients, n_of
 from torch_reference import Net, Reference
 
@@ -18,7 +19,8 @@ from sid_jax import sid
 
 BATCH, SIZE = 4, 4
 SHAPE = (SIZE, SIZE, tiny_network.CHANNELS)
-SCHEDULER = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
+TIMES = sid.Uniform()
+OPTIMIZER = sid.Optimizer(fake_lr=1e-2, generator_lr=1e-2, eps=1.0)
 PRESETS = {
     "none": sid.preset("none"),
     "lsg": sid.preset("lsg", 1.5),
@@ -29,20 +31,30 @@ PRESETS = {
 WEIGHTINGS = ("snr", "snr_sqrt", "1_over_sigma", "1_over_sigma2", "1_minus_sigma", "1_minus_sigma_squared")
 
 
-def settings_of(**changes) -> sid.Settings:
-    base = sid.Settings(batch=BATCH, latent_shape=SHAPE, seed=3, lr=1e-2, glr=1e-2, eps=1.0, loss_scale=100.0)
-    return dataclasses.replace(base, **changes)
+def settings_of(alpha=1.0, weighting="sid", **changes) -> sid.Settings:
+    loss = sid.Loss(alpha, weighting, loss_scale=100.0)
+    return dataclasses.replace(
+        sid.Settings(batch=BATCH, shape=SHAPE, seed=3, loss=loss, optimizer=OPTIMIZER), **changes
+    )
 
 
-def check(prediction_type: str, settings: sid.Settings, only: tuple[int, ...] = (), jit: bool = False):
+def check(
+    prediction_type: str,
+    settings: sid.Settings,
+    num_steps: int = 1,
+    noise: str = "fresh",
+    first: str = "scaled",
+    only: tuple[int, ...] = (),
+    jit: bool = False,
+):
     """One iteration from a fresh state, for every n that can be drawn, or those in `only`.
 
     Without `jit` the same step runs operation by operation, which spares the seconds of compilation of each case.
     """
-    config = SCHEDULER | {"prediction_type": prediction_type}
-    process = sid.VP.from_scheduler(config)
-    networks = sid.Networks(tiny_network.unet, tiny_network.encode, tiny_network.unet_with_bottleneck)
-    step = (sid.jit_train_step if jit else sid.make_train_step)(networks, process, settings)
+    start = 625 if num_steps == 1 else 999
+    few_step = sid.FewStep(stable_diffusion(prediction_type), num_steps, start, noise, first)
+    networks = sid.Networks(tiny_network.denoiser, tiny_network.encode, tiny_network.discriminator)
+    step = (sid.jit_train_step if jit else sid.make_train_step)(networks, few_step, TIMES, settings)
 
     params = [tiny_network.init(seed) for seed in range(3)]
     table = tiny_network.init_text(9)
@@ -52,25 +64,25 @@ def check(prediction_type: str, settings: sid.Settings, only: tuple[int, ...] = 
         for name in ("fake", "generator", "real")
     }
     real = rng.normal(size=(settings.batch, *SHAPE)).astype(np.float32)
-    batch = {name: tokens[name] for name in ("fake", "generator")}
-    batch["real"] = {"images": real, "tokens": tokens["real"]}
-    tokens["empty"] = batch["empty"] = np.zeros((1, tiny_network.LENGTH), int)
+    tokens["empty"] = np.zeros((1, tiny_network.LENGTH), int)
+    batch = sid.Batch(tokens["fake"], tokens["generator"], tokens["empty"], sid.Real(real, tokens["real"]))
 
     names = ("kappa1", "kappa2", "kappa3", "kappa4")
     reference = Reference(
-        config,
+        STABLE_DIFFUSION | {"prediction_type": prediction_type},
         table,
         tokens["empty"],
-        **{name: getattr(settings, name) for name in ("num_steps", "t_init", "noise", "alpha", "weighting")},
-        **{name: getattr(settings, name) for name in ("loss_scale", "lr", "glr", "eps")},
+        **{name: getattr(few_step, name) for name in ("num_steps", "start", "noise", "first")},
+        **{name: getattr(settings.loss, name) for name in ("alpha", "weighting", "loss_scale")},
+        **{name: getattr(settings.optimizer, name) for name in ("fake_lr", "generator_lr", "eps")},
         **{name: getattr(settings.guidance, name) for name in names},
         **{name: getattr(settings.gan, name) for name in ("lambda_d", "lambda_g")},
         elements=int(np.prod(SHAPE)),
     )
 
-    for n in only or range(1, settings.num_steps + 1):
-        number = next(number for number in range(200) if n_of(settings, number) == n)
-        draws = draws_of(settings, process, number) | {"real": real.transpose(0, 3, 1, 2).astype(np.float64)}
+    for n in only or range(1, num_steps + 1):
+        number = next(number for number in range(200) if n_of(settings, few_step, number) == n)
+        draws = draws_of(settings, few_step, TIMES, number) | {"real": real.transpose(0, 3, 1, 2).astype(np.float64)}
         state = sid.TrainState.create(params[0])
         state = dataclasses.replace(
             state,
@@ -79,7 +91,7 @@ def check(prediction_type: str, settings: sid.Settings, only: tuple[int, ...] = 
             generator=jax.tree.map(jnp.array, params[2]),
         )
         with jax.disable_jit(not jit):
-            new, metrics = step(state, {"teacher": params[0], "text": table}, batch)
+            new, metrics = step(state, sid.Frozen(params[0], table), batch)
         nets = [Net(p) for p in params]
         expected = reference.iteration(*nets, tokens, draws, number)
 
@@ -87,7 +99,7 @@ def check(prediction_type: str, settings: sid.Settings, only: tuple[int, ...] = 
         for which, old in (("fake", params[1]), ("generator", params[2])):
             loss = expected[f"{which}_loss"]
             assert float(metrics[f"{which}_loss"]) == pytest.approx(loss, rel=1e-4)
-            got = gradients(old, getattr(new, which), getattr(new, f"{which}_moment"), settings.beta2)
+            got = gradients(old, getattr(new, which), getattr(new, f"{which}_moment"), settings.optimizer.beta2)
             for name, value in expected[f"{which}_gradients"].items():
                 error = np.linalg.norm(got[name] - value) / np.linalg.norm(value)
                 assert error < 1e-4, (which, name, n, error)
@@ -104,15 +116,23 @@ def test_guidance(strategy, prediction_type):
     settings = settings_of(guidance=PRESETS[strategy], alpha=alpha)
     check(prediction_type, settings)
     turn = list(PRESETS).index(strategy) + 2 * (prediction_type == "v_prediction")
-    check(prediction_type, dataclasses.replace(settings, num_steps=4, t_init=999), only=(1 + turn % 4,))
+    check(prediction_type, settings, num_steps=4, only=(1 + turn % 4,))
 
 
 @pytest.mark.parametrize("noise", ["fixed", "ddim"])
 @pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
 def test_noise_types(noise, prediction_type):
     alpha = 1.2 if prediction_type == "epsilon" else 1.0
-    settings = settings_of(guidance=PRESETS["lsg"], num_steps=4, t_init=999, noise=noise, alpha=alpha)
-    check(prediction_type, settings, only=(3,))
+    settings = settings_of(guidance=PRESETS["lsg"], alpha=alpha)
+    check(prediction_type, settings, num_steps=4, noise=noise, only=(3,))
+
+
+@pytest.mark.parametrize(
+    ("num_steps", "noise", "only"), [(1, "fresh", ()), (4, "fresh", (1, 3)), (4, "fixed", (2,)), (4, "ddim", (1, 4))]
+)
+def test_unit_noise_first(num_steps, noise, only):
+    """The first evaluation is given z_0 itself, where it is the one that is differentiated and where it is not."""
+    check("epsilon", settings_of(guidance=PRESETS["lsg"]), num_steps, noise, "unit", only)
 
 
 @pytest.mark.parametrize("weighting", WEIGHTINGS)
@@ -121,7 +141,7 @@ def test_weightings(weighting):
 
 
 def test_accumulation_is_one_batch():
-    """The reference takes the whole batch at once; only the draws know of the parts."""
+    """The reference takes the whole batch at once; only the draws know of the micro-batches."""
     check("v_prediction", settings_of(guidance=PRESETS["all_different"], batch=2 * BATCH, accumulation=2))
 
 
@@ -132,8 +152,9 @@ def test_diffusion_gan(strategy):
     """Both terms of section 6; the losses are those without it, the gradients have it in them."""
     settings = settings_of(guidance=PRESETS[strategy], gan=sid.Gan(lambda_d=0.7, lambda_g=30.0))
     if strategy == "lsg":
-        settings = dataclasses.replace(settings, num_steps=4, t_init=999, guidance=PRESETS["lsg"])
-    check("epsilon", settings, only=(3,) if strategy == "lsg" else ())
+        check("epsilon", settings, num_steps=4, only=(3,))
+    else:
+        check("epsilon", settings)
 
 
 @pytest.mark.slow
@@ -143,7 +164,8 @@ def test_diffusion_gan_with_accumulation():
 
 
 def test_compiled():
-    check("epsilon", settings_of(guidance=PRESETS["lsg"], num_steps=2, batch=2 * BATCH, accumulation=2), jit=True)
+    settings = settings_of(guidance=PRESETS["lsg"], batch=2 * BATCH, accumulation=2)
+    check("epsilon", settings, num_steps=2, jit=True)
 
 
 @pytest.mark.slow
@@ -153,11 +175,7 @@ def test_compiled():
 @pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
 @pytest.mark.parametrize("strategy", PRESETS)
 def test_every_combination(strategy, prediction_type, num_steps, noise, alpha):
-    t_init = 625 if num_steps == 1 else 999
-    check(
-        prediction_type,
-        settings_of(guidance=PRESETS[strategy], num_steps=num_steps, t_init=t_init, noise=noise, alpha=alpha),
-    )
+    check(prediction_type, settings_of(guidance=PRESETS[strategy], alpha=alpha), num_steps, noise)
 
 
 def test_the_reference_uses_float64():

@@ -7,25 +7,26 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny_network
+from processes import stable_diffusion
 
 from sid_jax import sid
 
 B = 4
 SHAPE = (4, 4, tiny_network.CHANNELS)
-PROCESS = sid.VP.from_scheduler({"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012})
-SETTINGS = sid.Settings(
-    batch=B, latent_shape=SHAPE, num_steps=4, t_init=999, guidance=sid.preset("lsg", 1.5), lr=1e-3, glr=1e-3
-)
+PROCESS = stable_diffusion()
+FEW_STEP, ONE_STEP, TIMES = sid.FewStep(PROCESS, 4, 999), sid.FewStep(PROCESS, 1, 625), sid.Uniform()
+OPTIMIZER = sid.Optimizer(fake_lr=1e-3, generator_lr=1e-3)
+SETTINGS = sid.Settings(batch=B, shape=SHAPE, guidance=sid.preset("lsg", 1.5), optimizer=OPTIMIZER)
 QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 
 
-def poisonable(params, x, t, cond):
+def poisonable(params, x, t, cond, dropout_key):
     """The tiny network with the ways to fail that real ones have, each switched by a parameter.
 
     `overflow`: the output of samples whose first token is 1 is infinite, and so is its derivative.
     `root`: a parameter at 0 whose derivative is infinite.
     """
-    output = tiny_network.unet(params, x, t, cond) + jnp.sqrt(params["root"]) - jnp.sqrt(params["root"])
+    output = tiny_network.denoiser(params, x, t, cond) + jnp.sqrt(params["root"]) - jnp.sqrt(params["root"])
     marked = jnp.all(cond["text"][:, 0] == 1, axis=-1)[:, None, None, None]
     return output * jnp.where(marked & (params["overflow"] > 0), jnp.inf, 1.0)
 
@@ -35,29 +36,33 @@ def parameters(**changes):
 
 
 def batch_of(marked=()):
-    """Embeddings, precomputed: the default `encode` passes them on."""
+    """Embeddings, precomputed: the default `encode_condition` passes them on."""
     rng = np.random.default_rng(1)
 
     def cond(size):
         text = rng.normal(size=(size, tiny_network.LENGTH, tiny_network.TEXT)).astype(np.float32)
         return {"text": text, "pooled": text.max(axis=1)}
 
-    batch = {"fake": cond(B), "generator": cond(B), "empty": cond(1)}
-    for name in ("fake", "generator"):
+    batch = sid.Batch(fake=cond(B), generator=cond(B), empty=cond(1))
+    for read in (batch.fake, batch.generator):
         for sample in marked:
-            batch[name]["text"][sample, 0] = 1
+            read["text"][sample, 0] = 1
     return batch
 
 
 @pytest.fixture(scope="module")
 def step():
-    return sid.jit_train_step(sid.Networks(poisonable), PROCESS, SETTINGS, compiler_options=QUICK)
+    return compiled(FEW_STEP, SETTINGS)
+
+
+def compiled(few_step, settings, network=poisonable):
+    return sid.jit_train_step(sid.Networks(network), few_step, TIMES, settings, compiler_options=QUICK)
 
 
 def run(step, steps=1, teacher=None, batch=None, **changes):
     state = sid.TrainState.create(parameters())
     state = dataclasses.replace(state, **{k: jax.tree.map(jnp.asarray, v) for k, v in changes.items()})
-    frozen = {"teacher": teacher or parameters(), "text": {}}
+    frozen = sid.Frozen(teacher or parameters())
     for _ in range(steps):
         state, metrics = step(state, frozen, batch or batch_of())
     return state, {name: float(value) for name, value in metrics.items()}
@@ -86,16 +91,16 @@ def test_state_at_step_0_is_three_copies_of_the_teacher():
 def test_the_state_keeps_its_types():
     """With networks, a teacher and text in bfloat16, everything that is trained or reported stays float32."""
 
-    def unet(params, x, t, cond):
+    def denoiser(params, x, t, cond, dropout_key):
         params, x, cond = jax.tree.map(lambda a: jnp.asarray(a, jnp.bfloat16), (params, x, cond))
-        return tiny_network.unet(params, x, t, cond).astype(jnp.bfloat16)
+        return tiny_network.denoiser(params, x, t, cond).astype(jnp.bfloat16)
 
     half = jax.tree.map(lambda p: jnp.asarray(p, jnp.bfloat16), tiny_network.init(0))
     batch = jax.tree.map(lambda x: jnp.asarray(x, jnp.bfloat16), batch_of())
-    settings = dataclasses.replace(SETTINGS, accumulation=2, noise="ddim")
+    few_step, settings = dataclasses.replace(FEW_STEP, noise="ddim"), dataclasses.replace(SETTINGS, accumulation=2)
     state = jax.eval_shape(sid.TrainState.create, half)
-    step = sid.make_train_step(sid.Networks(unet), PROCESS, settings)
-    new, metrics = jax.eval_shape(step, state, {"teacher": half, "text": {}}, batch)
+    step = sid.make_train_step(sid.Networks(denoiser), few_step, TIMES, settings)
+    new, metrics = jax.eval_shape(step, state, sid.Frozen(half), batch)
     assert jax.tree.map(lambda x: (x.shape, x.dtype, x.weak_type), new) == jax.tree.map(
         lambda x: (x.shape, x.dtype, x.weak_type), state
     )
@@ -111,7 +116,7 @@ def test_the_same_seed_twice_is_equal_to_the_bit(step):
 def test_a_resumed_run_is_equal_to_the_bit(step):
     whole, metrics = run(step, 4)
     half, _ = run(step, 2)
-    frozen = {"teacher": parameters(), "text": {}}
+    frozen = sid.Frozen(parameters())
     for _ in range(2):
         half, again = step(half, frozen, batch_of())
     assert_equal(whole, half)
@@ -140,7 +145,7 @@ def test_every_n_is_drawn(step):
     state = sid.TrainState.create(parameters())
     drawn = set()
     for _ in range(30):
-        state, metrics = step(state, {"teacher": parameters(), "text": {}}, batch_of())
+        state, metrics = step(state, sid.Frozen(parameters()), batch_of())
         drawn.add(int(metrics["n"]))
     assert drawn == {1, 2, 3, 4}
 
@@ -169,7 +174,7 @@ def test_samples_that_the_generator_does_not_make_finite(step):
 def test_embeddings_that_are_not_finite(step, update, value):
     """The sample is counted and left out of its update; the state stays finite, and the other update is a usual one."""
     batch = batch_of()
-    batch[update]["text"][2] = value
+    getattr(batch, update)["text"][2] = value
     state, metrics = run(step, batch=batch)
     other = {"fake": "generator", "generator": "fake"}[update]
     assert (metrics[f"dropped_{update}"], metrics[f"dropped_{other}"]) == (1, 0)
@@ -214,9 +219,7 @@ def test_a_loss_that_overflows(step):
 
 def test_the_generators_update_leaves_the_fake_network_alone(step):
     """B has no gradient for psi or phi: whatever the generator's loss is scaled by, the fake network is the same."""
-    scaled = sid.jit_train_step(
-        sid.Networks(poisonable), PROCESS, dataclasses.replace(SETTINGS, loss_scale=100.0), compiler_options=QUICK
-    )
+    scaled = compiled(FEW_STEP, dataclasses.replace(SETTINGS, loss=sid.Loss(loss_scale=100.0)))
     teacher = parameters(bias_out=np.full(3, 0.3, np.float32))
     one, small = run(step, teacher=teacher)
     other, large = run(scaled, teacher=teacher)
@@ -231,8 +234,8 @@ def test_the_generators_update_leaves_the_fake_network_alone(step):
 
 
 def test_clipping_limits_what_adam_sees():
-    clipped = dataclasses.replace(SETTINGS, num_steps=1, t_init=625, clip_value=1e-3)
-    state, metrics = run(sid.jit_train_step(sid.Networks(poisonable), PROCESS, clipped, compiler_options=QUICK))
+    clipped = dataclasses.replace(OPTIMIZER, clip_value=1e-3)
+    state, metrics = run(compiled(ONE_STEP, dataclasses.replace(SETTINGS, optimizer=clipped)))
     assert metrics["fake_grad_norm"] > 1
     largest = max(float(v.max()) for v in jax.tree.leaves((state.fake_moment, state.generator_moment)))
     assert largest == pytest.approx((1 - clipped.beta2) * 1e-6, rel=1e-3)
@@ -244,7 +247,8 @@ class Evaluations:
     def __init__(self):
         self.images = 0
 
-    def unet(self, params, x, t, cond):
+    def denoiser(self, params, x, t, cond, dropout_key):
+        assert dropout_key is None
         jax.debug.callback(lambda: setattr(self, "images", self.images + len(x)))
         return x * params["w"] + cond[:, None, None, :]
 
@@ -256,13 +260,14 @@ def test_forward_passes(strategy, g1, g23, g4):
     """A = n + g1 and B = n + g23 + g4 forward passes, for every n: the loop evaluates nothing for nothing."""
     settings = dataclasses.replace(SETTINGS, guidance=sid.preset(strategy))
     evaluations = Evaluations()
-    step = sid.jit_train_step(sid.Networks(evaluations.unet), PROCESS, settings, compiler_options=QUICK)
+    step = compiled(FEW_STEP, settings, evaluations.denoiser)
     params = {"w": np.full(3, 0.9, np.float32)}
-    cond = {name: np.zeros((size, 3), np.float32) for name, size in (("fake", B), ("generator", B), ("empty", 1))}
+    cond = np.zeros((B, 3), np.float32)
+    batch = sid.Batch(fake=cond, generator=cond, empty=cond[:1])
     state = sid.TrainState.create(params)
     for _ in range(6):
         evaluations.images = 0
-        state, metrics = step(state, {"teacher": params, "text": {}}, cond)
+        state, metrics = step(state, sid.Frozen(params), batch)
         jax.effects_barrier()
         n = int(metrics["n"])
         assert evaluations.images == B * ((n + g1) + (n + g23 + g4))
@@ -277,19 +282,17 @@ def test_cost_of_a_compiled_step(strategy, passes):
     """
     layers, width, batch = 8, 512, 256
 
-    def unet(params, x, t, cond):
+    def denoiser(params, x, t, cond, dropout_key):
         h = x.reshape(len(x), width)
         for layer in range(layers):
             h = h @ params["w"][layer]
         return h.reshape(x.shape)
 
-    settings = dataclasses.replace(
-        SETTINGS, batch=batch, latent_shape=(8, 8, 8), num_steps=1, t_init=625, guidance=sid.preset(strategy)
-    )
+    settings = dataclasses.replace(SETTINGS, batch=batch, shape=(8, 8, 8), guidance=sid.preset(strategy))
     params = {"w": jax.ShapeDtypeStruct((layers, width, width), jnp.float32)}
-    cond = {name: jnp.zeros((size, 3)) for name, size in (("fake", batch), ("generator", batch), ("empty", 1))}
-    step = sid.jit_train_step(sid.Networks(unet), PROCESS, settings)
+    inputs = sid.Batch(fake=jnp.zeros((batch, 3)), generator=jnp.zeros((batch, 3)), empty=jnp.zeros((1, 3)))
+    step = sid.jit_train_step(sid.Networks(denoiser), ONE_STEP, TIMES, settings)
     state = jax.eval_shape(sid.TrainState.create, params)
-    flops = step.lower(state, {"teacher": params, "text": {}}, cond).compile().cost_analysis()["flops"]
+    flops = step.lower(state, sid.Frozen(params), inputs).compile().cost_analysis()["flops"]
     measured = flops / (2 * batch * layers * width * width)
     assert passes - 0.5 < measured < passes + 0.1

@@ -36,12 +36,14 @@ def encode(table, tokens):
     return {"text": text, "pooled": text.max(axis=1)}
 
 
-def unet(params, x, t, cond):
-    return unet_with_bottleneck(params, x, t, cond)[0]
+def denoiser(params, x, t, cond, dropout_key=None):
+    return discriminator(params, x, t, cond, dropout_key)[0]
 
 
-def unet_with_bottleneck(params, x, t, cond):
-    """The skip connection keeps the x0-prediction near t = 999, where a is small, in the range of images."""
+def discriminator(params, x, t, cond, dropout_key=None):
+    """The skip connection keeps the x0-prediction near t = 999, where a is small, in the range of images. The logits
+    are the channel mean of the features before the last convolution."""
+    del dropout_key
     angles = t[:, None] * FREQUENCIES
     time = jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1).astype(x.dtype)
     embedding = time @ params["time"] + cond["text"].mean(axis=1) @ params["text"] + cond["pooled"] @ params["pooled"]
@@ -49,7 +51,7 @@ def unet_with_bottleneck(params, x, t, cond):
     h = _conv(x, params["conv_in"])
     h = jax.nn.silu(h * (1 + embedding) + embedding)
     h = h + jax.nn.silu(_conv(h, params["conv_mid"]))
-    return x + 0.3 * _conv(h, params["conv_out"]) + params["bias_out"], h
+    return x + 0.3 * _conv(h, params["conv_out"]) + params["bias_out"], h.mean(axis=-1)
 
 
 def _conv(x, kernel):

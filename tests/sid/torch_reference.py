@@ -20,10 +20,10 @@ class Net(torch.nn.Module):
             self.register_parameter(name, torch.nn.Parameter(torch.tensor(value, dtype=torch.float64)))
 
     def forward(self, x, t, cond):
-        h = self.bottleneck(x, t, cond)
+        h = self.features(x, t, cond)
         return x + 0.3 * self.conv(h, self.conv_out) + self.bias_out[:, None, None]
 
-    def bottleneck(self, x, t, cond):
+    def features(self, x, t, cond):
         text, pooled = cond
         angles = t[:, None].double() * torch.tensor([1e-3, 3e-3, 1e-2, 3e-2], dtype=torch.float64)
         time = torch.cat([torch.sin(angles), torch.cos(angles)], dim=1)
@@ -60,11 +60,11 @@ class Reference:
 
     def generate(self, generator, z, cond, n):
         """x_g after n evaluations, with the gradient of the last; z is [K, B, C, H, W]."""
-        num_steps, t_init = self.s["num_steps"], self.s["t_init"]
+        num_steps, start = self.s["num_steps"], self.s["start"]
         x = torch.zeros_like(z[0])
         last_x_t = last_t = None
         for k in range(n):
-            t = torch.full((len(x),), int(np.floor(t_init * (1 - k / num_steps) + 1e-9)))
+            t = torch.full((len(x),), int(np.floor(start * (1 - k / num_steps) + 1e-9)))
             x = x.detach()
             if k == 0 or self.s["noise"] == "fixed":
                 noise = z[0]
@@ -74,6 +74,8 @@ class Reference:
                 abar = self.scheduler.alphas_cumprod.double()[last_t][:, None, None, None]
                 noise = (last_x_t - abar.sqrt() * x) / (1 - abar).sqrt()
             x_t = self.scheduler.add_noise(x, noise, t)
+            if k == 0 and self.s["first"] == "unit":
+                x_t = z[0]
             with torch.set_grad_enabled(k == n - 1 and torch.is_grad_enabled()):
                 x = self.to_x0(x_t, t, generator(x_t, t, cond))
             last_x_t, last_t = x_t.detach(), t
@@ -109,7 +111,7 @@ class Reference:
         """The discriminator of section 6; it reads the text unless kappa1 is 0."""
         if self.s["kappa1"] == 0:
             tokens = self.empty_tokens.expand(len(x), -1)
-        features = fake.bottleneck(self.scheduler.add_noise(x, noise, t), t, self.encode(tokens))
+        features = fake.features(self.scheduler.add_noise(x, noise, t), t, self.encode(tokens))
         return features.mean(dim=1).clamp(-10, 10)
 
     def entropy(self, logits, label):
@@ -163,7 +165,7 @@ class Reference:
         lambda_d, lambda_g = self.s.get("lambda_d", 0), self.s.get("lambda_g", 0)
         d = {name: torch.tensor(value) for name, value in draws.items() if name != "n"}
         tokens = {name: torch.tensor(value).long() for name, value in tokens.items()}
-        optimizers = [self.adam(fake, self.s["lr"], step), self.adam(generator, self.s["glr"], step)]
+        optimizers = [self.adam(fake, self.s["fake_lr"], step), self.adam(generator, self.s["generator_lr"], step)]
 
         with torch.no_grad():
             x_g = self.generate(generator, d["fake_z"], self.encode(tokens["fake"]), draws["n"])

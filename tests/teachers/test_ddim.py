@@ -4,11 +4,10 @@ import numpy as np
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
+from pipelines import load_teacher
 
-from sid_jax.experiment.networks import decode, latent_shape, networks_of
-from sid_jax.families.prompts import tokenise
-from sid_jax.families.stable_diffusion import load_teacher
-from sid_jax.sid import VP, noise_from_array
+from sid_jax.experiment.networks import networks_of, params_of
+from sid_jax.sid import Condition, noise_from_array
 from sid_jax.teachers.samplers.ddim import DDIM
 
 PROMPTS = ["a handwritten three", "a handwritten eight"]
@@ -18,18 +17,17 @@ PROMPTS = ["a handwritten three", "a handwritten eight"]
 @pytest.mark.parametrize("steps", [1, 7, 50])
 def test_pictures_equal_those_of_the_stock_pipeline(tiny, steps, guidance):
     teacher = load_teacher(tiny / "teacher")
-    z = np.random.default_rng(0).normal(size=(2, *latent_shape(teacher, 32))).astype(np.float32)
+    z = np.random.default_rng(0).normal(size=(2, *teacher.space.shape(32))).astype(np.float32)
 
     networks = networks_of(teacher, 32)
-    text = tuple(component.params for component in teacher.text_encoders)
-    ddim = DDIM(VP.from_scheduler(teacher.scheduler_config), steps, guidance)
+    read, text = teacher.conditions.read, params_of(teacher.conditions.parts)
+    ddim = DDIM(teacher.process, steps, guidance)
     latents = ddim.generate(
-        lambda x, t, c: networks.unet(teacher.unet.params, x, t, c),
+        lambda x, t, c: networks.denoiser(teacher.denoiser.params, x, t, c, None),
         noise_from_array(z[None]),
-        networks.encode(text, tokenise(teacher, PROMPTS)),
-        networks.encode(text, tokenise(teacher, [""])),
+        Condition(*(networks.encode_condition(text, read(prompts)) for prompts in (PROMPTS, [""]))),
     )
-    ours = decode(teacher, teacher.vae.params, latents)
+    ours = teacher.space.decode(params_of(teacher.space.parts), latents)
 
     pipe = StableDiffusionPipeline.from_pretrained(tiny / "teacher")
     pipe.set_progress_bar_config(disable=True)

@@ -23,20 +23,21 @@ class SiDScheduler(SchedulerMixin, ConfigMixin):
       t_init: the first time.
       noise_type: noise of the steps after the first: "fresh" is new, "fixed" is the first again, "ddim" is what the
         last step's input and output imply.
+      first: the first input: "scaled" noise s z, or "unit" noise z.
     """
 
     order = 1
 
     @register_to_config
-    def __init__(self, trained_betas=(), prediction_type="epsilon", t_init=625, noise_type="fresh"):
+    def __init__(self, trained_betas=(), prediction_type="epsilon", t_init=625, noise_type="fresh", first="scaled"):
         self.alphas_cumprod = torch.cumprod(1 - torch.tensor(trained_betas, dtype=torch.float64), dim=0).float()
         self.timesteps = torch.tensor([t_init])
         self._first_noise = None
 
     @property
     def init_noise_sigma(self):
-        """The first input is s z_0, as x is 0 there."""
-        return self._scales(self.timesteps[0])[1]
+        """The first input is s z_0, as x is 0 there, unless the student was trained from z_0 itself."""
+        return 1.0 if self.config.first == "unit" else self._scales(self.timesteps[0])[1]
 
     def set_timesteps(self, num_inference_steps, device=None):
         t_init = self.config.t_init
@@ -50,7 +51,7 @@ class SiDScheduler(SchedulerMixin, ConfigMixin):
     def step(self, model_output, timestep, sample, generator=None, return_dict=True):
         a, s = self._scales(timestep)
         if self._first_noise is None:
-            self._first_noise = sample / s
+            self._first_noise = sample / self.init_noise_sigma
         if self.config.prediction_type == "epsilon":
             x = (sample - s * model_output) / a
         else:

@@ -1,1 +1,1 @@
-"""Image-text pairs by where they come from."""
+"""Where pairs come from: a module for each kind of source."""

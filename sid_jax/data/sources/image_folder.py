@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+from collections.abc import Iterator, Mapping
 
 from etils import epath
 
@@ -18,8 +19,9 @@ _log = logging.getLogger(__name__)
 class ImageFolder:
     """Pairs of a folder, in the order of their names.
 
-    With a `metadata.jsonl` in it, a line is `{"file_name": "a/b.jpg", "text": "..."}` ("caption" will do for "text");
-    else each `name.jpg` has a `name.txt` beside it, in subfolders too. An image without a caption is left out.
+    Where the folder has a `metadata.jsonl`, each of its lines is `{"file_name": "a/b.jpg", "text": "..."}`, or has
+    "caption" in the place of "text". Where it has none, each `name.jpg` has a `name.txt` beside it, in subfolders too.
+    An image without a caption is left out.
 
     Args:
       path: local or gs://.
@@ -28,11 +30,14 @@ class ImageFolder:
       UserError: no such folder, or nothing in it; a damaged metadata.jsonl, or one that names files outside.
     """
 
-    def __init__(self, path: str):
+    encoded = None
+
+    def __init__(self, path: str) -> None:
         self._folder = absolute(path)
         if not self._folder.is_dir():
             raise UserError(f"real.source {path} is not a folder (nor tfds:NAME, nor a .tar file)")
         metadata = self._folder / "metadata.jsonl"
+        found: Mapping[str, str | None]
         found = self._of_metadata(metadata) if metadata.exists() else self._of_text_files()
         if not found:
             raise UserError(
@@ -59,7 +64,7 @@ class ImageFolder:
             raise Corrupted(f"{file}: {error}") from error
 
     def _of_text_files(self) -> dict[str, None]:
-        """Names of images relative to the folder; their captions are read when they are needed."""
+        """Names of images relative to the folder, without their captions, which are read when they are needed."""
         images, captions = [], set()
         for folder, name in _walk(self._folder):
             stem, suffix = os.path.splitext(name)
@@ -74,6 +79,7 @@ class ImageFolder:
         return dict.fromkeys(found)
 
     def _of_metadata(self, metadata: epath.Path) -> dict[str, str]:
+        """Names of images relative to the folder, and their captions."""
         found = {}
         for number, line in enumerate(metadata.read_text().splitlines(), 1):
             if not line.strip():
@@ -99,8 +105,8 @@ class ImageFolder:
         return (self._folder / name).resolve().is_relative_to(self._folder.resolve())
 
 
-def _walk(folder: epath.Path, relative: str = ""):
-    """(folder relative to the first, name) of every file, links to folders not followed."""
+def _walk(folder: epath.Path, relative: str = "") -> Iterator[tuple[str, str]]:
+    """(its folder, as a path relative to the first folder; its name) of every file. Links to folders are left alone."""
     for entry in sorted(folder.iterdir(), key=lambda path: path.name):
         if entry.is_dir():
             if is_remote(entry) or not os.path.islink(entry):

@@ -1,4 +1,4 @@
-"""The image-text pairs that a config names."""
+"""Chooses a source of pairs by its name."""
 
 from sid_jax.data.pairs import PairSource
 from sid_jax.errors import UserError
@@ -7,13 +7,15 @@ from sid_jax.errors import UserError
 def open_pairs(
     source: str, *, split: str = "train", data_dir: str = "", image: str = "image", caption: str = ""
 ) -> PairSource:
-    """The pairs that a config names.
+    """The pairs that a name stands for.
 
     Args:
       source: "tfds:NAME", a dataset of tensorflow_datasets; a .tar file or a pattern of them (WebDataset); the folder
         of a latent cache; or a folder of images.
-      split, data_dir, image, caption: of tensorflow_datasets: the split, where the data is, and the names of the
-        features with the image and the caption; an empty `caption` is found.
+      split: of tensorflow_datasets, which the following arguments are for as well.
+      data_dir: where its data is; empty: the library's default.
+      image: the feature with the image.
+      caption: the feature with the caption; empty: the only feature that is text.
 
     Raises:
       UserError: there are no such pairs.

@@ -1,5 +1,6 @@
 """Image-text pairs of tensorflow_datasets, by random access to ArrayRecord files; TensorFlow is not needed."""
 
+from collections.abc import Iterator
 from typing import Any
 
 from sid_jax.data.images import Corrupted
@@ -15,14 +16,16 @@ class TfdsPairs:
       split: such as "train" or "train[:10%]".
       data_dir: where the data is; empty: the library's default.
       image: the feature with the image.
-      caption: the feature with the caption, or captions, "captions/text" being a part of a feature; empty: the only
-        feature that is text.
+      caption: the feature with the caption, or with several; "captions/text" names a part of a feature. Empty: the
+        only feature that is text.
 
     Raises:
       UserError: tensorflow_datasets is not installed, or there is no such dataset, split or feature.
     """
 
-    def __init__(self, name: str, split: str, data_dir: str, image: str, caption: str):
+    encoded = None
+
+    def __init__(self, name: str, split: str, data_dir: str, image: str, caption: str) -> None:
         try:
             import tensorflow_datasets as tfds
         except ImportError as error:
@@ -69,8 +72,8 @@ def _only_text(tfds: Any, name: str, features: Any) -> str:
     return found[0]
 
 
-def _texts(value: Any, path: list[str]):
-    """The strings at a path of nested features; a sequence on the way, or at the end, has several."""
+def _texts(value: Any, path: list[str]) -> Iterator[str]:
+    """The strings at a path of nested features. Where a sequence is on the path, or at its end, they are several."""
     if isinstance(value, dict):
         if path and path[0] in value:
             yield from _texts(value[path[0]], path[1:])

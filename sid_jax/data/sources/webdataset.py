@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import tarfile
+from collections.abc import Iterator
 from pathlib import PurePosixPath
 
 import numpy as np
@@ -21,8 +22,8 @@ _log = logging.getLogger(__name__)
 class WebDataset:
     """Pairs of tar files: `a/0001.jpg` and `a/0001.txt` (or `a/0001.json` with a "caption") are one.
 
-    Opening it reads the headers of all members, and keeps where each is; a pair is then two reads at known offsets, in
-    any order and from any thread.
+    Opening them reads the headers of all members, and notes where each is. Reading a pair then takes two reads at known
+    offsets, in any order and from any thread.
 
     Args:
       pattern: a .tar file, or a pattern of them such as "shards/*.tar", on a disk.
@@ -32,13 +33,15 @@ class WebDataset:
         out of it; or there is no pair in them.
     """
 
-    def __init__(self, pattern: str):
+    encoded = None
+
+    def __init__(self, pattern: str) -> None:
         if is_remote(pattern):
             raise UserError(f"real.source {pattern}: tar files are read from a disk: copy them, or mount the bucket")
         shards = sorted(glob.glob(os.path.expanduser(pattern), recursive=True))
         if not shards:
             raise UserError(f"real.source {pattern}: there is no such file")
-        self._files = [open(shard, "rb", buffering=0) for shard in shards]  # noqa: SIM115 -- open as long as this is
+        self._files = [open(shard, "rb", buffering=0) for shard in shards]  # noqa: SIM115 -- they stay open
         rows, suffixes = [], []
         for number, shard in enumerate(shards):
             for image, caption, suffix in _pairs_of(shard):
@@ -46,7 +49,7 @@ class WebDataset:
                 suffixes.append(suffix == ".json")
         if not rows:
             raise UserError(f"real.source {pattern}: no image with a caption of its name (.txt or .json) in it")
-        # Arrays, as millions of tuples would take gigabytes.
+        # Kept as arrays, because millions of tuples would take gigabytes.
         self._where = np.array(rows, np.int64)
         self._is_json = np.array(suffixes, bool)
         self.name = f"tar files {pattern}: {len(shards)} from {os.path.basename(shards[0])}"
@@ -70,12 +73,16 @@ class WebDataset:
         return Pair(image, (text.strip(),))
 
 
-def _pairs_of(shard: str):
+class _ForgetfulTarFile(tarfile.TarFile):
+    members: list[tarfile.TarInfo]  # every header that has been read, to be emptied
+
+
+def _pairs_of(shard: str) -> Iterator[tuple[tuple[int, int], tuple[int, int], str]]:
     """((offset, size) of the image, (offset, size) of the caption, suffix of the caption) of each sample."""
     samples: dict[str, dict[str, tuple[int, int]]] = {}
     size = os.path.getsize(shard)
     try:
-        with tarfile.open(shard, "r:") as tar:
+        with _ForgetfulTarFile.open(shard, "r:") as tar:
             for member in tar:
                 path = PurePosixPath(member.name)
                 if path.is_absolute() or ".." in path.parts:
@@ -87,7 +94,7 @@ def _pairs_of(shard: str):
                 stem, dot, suffix = path.name.partition(".")
                 parts = samples.setdefault(str(path.with_name(stem)) if stem else member.name, {})
                 parts[f"{dot}{suffix}".lower()] = (member.offset_data, member.size)
-                tar.members = []  # tarfile keeps every header it has seen
+                tar.members = []  # millions of headers would take gigabytes
     except tarfile.ReadError as error:
         hint = "; decompress it, as a compressed one has no offsets" if _is_compressed(shard) else ""
         raise UserError(f"{shard} is not a whole tar file ({error}){hint}") from error

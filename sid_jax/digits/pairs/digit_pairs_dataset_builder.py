@@ -1,6 +1,8 @@
 """The builder; tensorflow_datasets wants it in a file of this name. Nothing else is needed to read what it writes."""
 
 import io
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -9,7 +11,7 @@ from PIL import Image
 from sid_jax.digits.prompts import prompts_of
 
 
-class DigitPairs(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+class DigitPairs(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]  -- untyped
     """32x32 RGB digits, each with one of the wordings that ask for it.
 
     Args:
@@ -20,7 +22,7 @@ class DigitPairs(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     VERSION = tfds.core.Version("1.0.0")
 
-    def __init__(self, *, images: np.ndarray, labels: np.ndarray, **options):
+    def __init__(self, *, images: np.ndarray, labels: np.ndarray, **options: Any) -> None:
         self._examples = list(zip(images, labels.tolist(), strict=True))
         super().__init__(**options)
 
@@ -32,10 +34,10 @@ class DigitPairs(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         }
         return self.dataset_info_from_configs(features=tfds.features.FeaturesDict(features))
 
-    def _split_generators(self, dl_manager: tfds.download.DownloadManager):
+    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
         return {"train": self._generate_examples()}
 
-    def _generate_examples(self):
+    def _generate_examples(self) -> Iterator[tuple[int, dict[str, Any]]]:
         for number, (image, label) in enumerate(self._examples):
             wordings = prompts_of(label)
             yield number, {"image": _png(image), "caption": wordings[number % len(wordings)], "label": label}

@@ -1,10 +1,13 @@
 """Embeddings of the diffusion time, and of the numbers that SDXL is conditioned on."""
 
 import math
+from typing import Unpack
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
+
+from sid_jax.models.layers.options import LayerOptions
 
 
 def sinusoidal(t: jax.Array, dim: int, *, flip_sin_to_cos: bool, freq_shift: float) -> jax.Array:
@@ -27,11 +30,18 @@ def sinusoidal(t: jax.Array, dim: int, *, flip_sin_to_cos: bool, freq_shift: flo
 
 
 class TimestepEmbedding(nnx.Module):
-    """Two linear layers on a sinusoidal embedding: `[B, in_channels]` -> `[B, time_embed_dim]`."""
+    """Two linear layers on a sinusoidal embedding.
 
-    def __init__(self, in_channels: int, time_embed_dim: int, **layer):
+    Args:
+      in_channels: width of the sinusoidal embedding.
+      time_embed_dim: width of the result.
+      **layer: see `LayerOptions`.
+    """
+
+    def __init__(self, in_channels: int, time_embed_dim: int, **layer: Unpack[LayerOptions]) -> None:
         self.linear_1 = nnx.Linear(in_channels, time_embed_dim, **layer)
         self.linear_2 = nnx.Linear(time_embed_dim, time_embed_dim, **layer)
 
     def __call__(self, x: jax.Array) -> jax.Array:
+        """`[B, in_channels]` -> `[B, time_embed_dim]`."""
         return self.linear_2(nnx.silu(self.linear_1(x)))

@@ -11,15 +11,16 @@ from jax.sharding import Mesh, PartitionSpec
 _KERNELS = ("pallas_call", "dot_product_attention_fwd_wrapper")
 
 
-def _is_kernel(primitive: Any, *_, **__) -> bool:
-    """Whether it is an attention kernel, whose results are no larger than a block's inputs, and much work to have."""
+def _is_kernel(primitive: Any, *_: Any, **__: Any) -> bool:
+    """Whether an operation is an attention kernel: its results are no larger than a block's inputs, and costly."""
     return primitive.name in _KERNELS
 
 
-def _is_product(primitive: Any, *_, **parameters) -> bool:
-    """Whether it is a linear layer, a convolution or an attention kernel, of all that there is to compute again.
+def _is_product(primitive: Any, *_: Any, **parameters: Any) -> bool:
+    """Whether an operation is a linear layer, a convolution or an attention kernel.
 
-    The products within plain attention have batch dimensions: as large as the logits, they are not worth keeping.
+    The products within plain attention, which are told by their batch dimensions, are none: they are as large as the
+    logits, and not worth keeping.
     """
     if primitive.name == "dot_general":
         return not any(parameters["dimension_numbers"][1])
@@ -27,7 +28,7 @@ def _is_product(primitive: Any, *_, **parameters) -> bool:
 
 
 REMAT = {"none": None, "dots": _is_product, "full": _is_kernel}
-"""What the forward pass keeps of each block for the backward pass, by name, beside the block's inputs."""
+"""By name, the operations whose results the forward pass keeps for the backward pass, beside each block's inputs."""
 ATTENTION = ("auto", "xla", "chunked", "cudnn", "splash")
 _PLATFORMS = {"cudnn": "gpu", "splash": "tpu"}
 
@@ -39,18 +40,18 @@ class Execution:
     Attributes:
       attention: which implementation computes attention over `long_attention` or more positions. "auto" is the fastest
         one that the platform, the type and the shape allow; "xla" is plain, with all logits in memory; "chunked" is
-        plain JAX that holds a chunk of them at a time; "cudnn" and "splash" are the flash kernels of GPUs and TPUs.
-        Shorter sequences, and the text's 77 tokens, whose logits are few, are plain always.
+        plain JAX that holds a chunk of the logits at a time; "cudnn" and "splash" are the flash kernels of GPUs and
+        TPUs. Attention over fewer positions, such as the text's 77 tokens, has few logits, and is always plain.
       long_attention: positions.
-      remat: what is kept of a residual or transformer block for the backward pass, which computes the rest again: with
-        "none" all of it, with "dots" the results of linear layers, convolutions and attention kernels, with "full"
-        nothing but its inputs and the results of attention kernels; within a loop over blocks its inputs alone.
-      scan: run equal transformer blocks, of which SDXL has ten in a row, as one loop: several times less to compile, at
-        the price of a copy of their weights in the type that is computed in.
-      platform: "cpu", "gpu" or "tpu": that of the devices that a program is compiled *for*, which need not be here;
-        None: that of the mesh, and without one that of JAX's default backend.
-      mesh: the devices, over all of whose axes a batch is split; None: one device. XLA splits what it compiles itself,
-        and has to be told of kernels.
+      remat: what the forward pass keeps of a residual or transformer block; the backward pass computes the rest again.
+        "none" keeps everything, "dots" the results of linear layers, convolutions and attention kernels, "full" the
+        block's inputs and the results of attention kernels. In a loop over blocks "full" keeps the inputs alone.
+      scan: run equal transformer blocks, of which SDXL has ten in a row, as one loop. The program is several times
+        smaller to compile, and holds a copy of the blocks' weights in the type of the computation.
+      platform: "cpu", "gpu" or "tpu", of the devices that a program is compiled *for*, which need not be here. Given
+        as None it becomes the mesh's platform, or without a mesh that of JAX's default backend.
+      mesh: the devices; a batch is split over all axes. None: one device. XLA splits what it compiles itself, but has
+        to be told how to split kernels.
 
     Raises:
       ValueError: an unknown name, or an implementation that the platform does not have.
@@ -63,7 +64,7 @@ class Execution:
     platform: str | None = None
     mesh: Mesh | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         platform = self.platform or (self.mesh.devices.flat[0].platform if self.mesh else jax.default_backend())
         object.__setattr__(self, "platform", platform_of(platform))
         if self.attention not in ATTENTION:
@@ -77,9 +78,16 @@ class Execution:
             raise ValueError(f"attention.long: {self.long_attention} is not a positive number of positions")
 
     def by_device(self, function: Callable[..., jax.Array], *arrays: jax.Array) -> jax.Array:
-        """`function(*arrays)`, computed by each device on its own part of the batch, the first axis of all arrays.
+        """`function(*arrays)`, which each device computes on its own part of the batch.
 
-        Where the devices can't have equal parts, each computes all of it.
+        Where the batch can't be split evenly, each device computes all of it.
+
+        Args:
+          function: of the arrays of one device.
+          *arrays: `[B, ...]`.
+
+        Returns:
+          `[B, ...]`.
         """
         if self.mesh is None or self.mesh.size == 1:
             return function(*arrays)
@@ -89,15 +97,15 @@ class Execution:
 
 
 def platform_of(device: str) -> str:
-    """A platform's name as the project has it, "cpu", "gpu" or "tpu": to JAX GPUs have names by their makers too."""
+    """A platform's name here, "cpu", "gpu" or "tpu". JAX also has names of GPUs by their makers, such as "cuda"."""
     return {"cuda": "gpu", "rocm": "gpu"}.get(device, device)
 
 
-def settle(execution: Execution | None, x: jax.Array) -> jax.Array:
-    """`x` itself; on TPUs a place where it has the form that the program says.
+def keep_layout(execution: Execution | None, x: jax.Array) -> jax.Array:
+    """`x` itself, `[B, H, W, C]`; on TPUs, XLA has to bring it into that layout here.
 
-    For convolutions of few samples, XLA for TPUs moves parts of each row into the batch, and would rather not move them
-    back: what follows is computed in that form too, and group norms pay for it (docs/scale.md has figures).
+    For convolutions of few samples, XLA for TPUs moves parts of each row into the batch. Left alone, it computes what
+    follows in that layout too, which makes group norms slow and large (docs/scale.md has figures).
     """
     return jax.lax.optimization_barrier(x) if execution is not None and execution.platform == "tpu" else x
 
@@ -109,10 +117,18 @@ def run(
     *arrays: jax.Array,
     in_loop: bool = False,
 ) -> jax.Array:
-    """`function(module, *arrays)`, of which the backward pass finds what `execution.remat` says and computes the rest.
+    """`function(module, *arrays)`; the backward pass computes again what `execution.remat` does not keep.
 
     Args:
-      in_loop: whether this is the body of a loop, whose forward and backward passes XLA can't merge as it is.
+      execution: None: everything is kept.
+      function: pure.
+      module: whose parameters are among the inputs that are kept.
+      *arrays: the other inputs.
+      in_loop: whether the call is the body of a loop. XLA can't merge a loop's forward and backward passes, so it need
+        not be kept from doing so.
+
+    Returns:
+      What `function` returns.
     """
     if execution is None or execution.remat == "none":
         return function(module, *arrays)

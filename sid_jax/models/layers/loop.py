@@ -11,14 +11,17 @@ Block = Callable[[Any, jax.Array, jax.Array], jax.Array]
 
 
 def loop(block: Block, params: Sequence[Any], h: jax.Array, context: jax.Array, dtype: Any = None) -> jax.Array:
-    """`h = block(p, h, context)` for each `p` of `params`.
+    """`h = block(p, h, context)` for each `p` of `params`, in this order.
 
     Args:
       block: pure.
       params: trees of the same structure, shapes and types.
       h: `[B, L, C]`.
       context: what all blocks read.
-      dtype: what the block would cast matrices to; they are stacked in it.
+      dtype: the type that the block casts matrices to, in which they are stacked; None: they are stacked as they are.
+
+    Returns:
+      `[B, L, C]`.
     """
 
     def body(h: jax.Array, params: Any) -> tuple[jax.Array, None]:
@@ -29,28 +32,43 @@ def loop(block: Block, params: Sequence[Any], h: jax.Array, context: jax.Array, 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 4))
 def lean_loop(block: Block, params: Sequence[Any], h: jax.Array, context: jax.Array, dtype: Any = None) -> jax.Array:
-    """As `loop`, but all that the backward pass finds is the blocks' inputs: it stacks the parameters again.
+    """As `loop`, but only the blocks' inputs are kept: the backward pass stacks the parameters again.
 
-    In the generator's update three networks wait for their backward pass at once, each with a copy of its blocks
-    otherwise. What is computed again includes the attention kernels.
+    In the generator's update three networks wait for their backward pass at once. Each would otherwise hold a stacked
+    copy of its blocks. The backward pass computes everything else again too, the attention kernels included.
+
+    Args:
+      block: pure.
+      params: trees of the same structure, shapes and types.
+      h: `[B, L, C]`.
+      context: what all blocks read.
+      dtype: the type that the block casts matrices to, in which they are stacked; None: they are stacked as they are.
+
+    Returns:
+      `[B, L, C]`.
     """
     return _forward(block, params, h, context, dtype)[0]
 
 
-def _forward(block, params, h, context, dtype):
+def _forward(
+    block: Block, params: Sequence[Any], h: jax.Array, context: jax.Array, dtype: Any
+) -> tuple[jax.Array, tuple[Any, jax.Array, jax.Array]]:
     def body(h: jax.Array, params: Any) -> tuple[jax.Array, jax.Array]:
         return block(params, h, context), h
 
-    # The barriers here and below keep XLA from stacking once for all: ahead of a loop around this one, or for both
-    # passes.
+    # Without the barriers, here and below, XLA would stack the parameters once and keep them: ahead of a loop around
+    # this one, or for both passes.
     params, h = jax.lax.optimization_barrier((params, h))
     out, inputs = jax.lax.scan(body, h, _stack(params, dtype))
     return out, (params, inputs, context)
 
 
-def _backward(block, dtype, residuals, of_out):
+def _backward(
+    block: Block, dtype: Any, residuals: tuple[Any, jax.Array, jax.Array], of_out: jax.Array
+) -> tuple[Any, jax.Array, jax.Array]:
     params, inputs, context = residuals
-    # The zero too comes out of the barrier: the gradients' arrays, which begin with it, would be made long before.
+    # The gradients' arrays are filled with a zero that comes out of the barrier. With a plain zero XLA would make these
+    # arrays long before they are needed.
     params, of_out, zero = jax.lax.optimization_barrier((params, of_out, jnp.float32(0)))
     stacked = _stack(params, dtype)
 
@@ -76,8 +94,10 @@ lean_loop.defvjp(_forward, _backward)
 
 
 def _stack(params: Sequence[Any], dtype: Any) -> Any:
+    """One tree of arrays `[len(params), ...]`."""
+
     def stack(*leaves: jax.Array) -> jax.Array:
-        # The large ones in the type that they would be cast to anyway.
+        # Matrices are large, and the block casts them anyway: they are stacked in the smaller type.
         return jnp.stack([leaf.astype(dtype or leaf.dtype) if leaf.ndim > 1 else leaf for leaf in leaves])
 
     return jax.tree.map(stack, *params)

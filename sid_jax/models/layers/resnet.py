@@ -1,29 +1,54 @@
 """Residual convolution blocks and changes of resolution, shared by the UNet and the autoencoder."""
 
+from typing import Any, Unpack
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from sid_jax.models.layers.execution import Execution, settle
+from sid_jax.models.layers.execution import Execution, keep_layout
+from sid_jax.models.layers.options import LayerOptions
 
 
-def conv(in_channels: int, out_channels: int, size: int = 3, *, strides: int = 1, **layer) -> nnx.Conv:
-    """A `size` x `size` convolution padded as PyTorch pads it: by `size // 2` on every side."""
-    if size == 1:
-        layer["conv_general_dilated"] = _pointwise
-    return nnx.Conv(in_channels, out_channels, (size, size), strides=strides, padding=size // 2, **layer)
+def conv(
+    in_channels: int, out_channels: int, size: int = 3, *, strides: int = 1, **layer: Unpack[LayerOptions]
+) -> nnx.Conv:
+    """A `size` x `size` convolution, padded by `size // 2` on every side, as PyTorch's are.
+
+    Args:
+      in_channels: C of the input `[B, H, W, C]`.
+      out_channels: C of the output.
+      size: of the kernel, odd.
+      strides: along both sides.
+      **layer: see `LayerOptions`.
+    """
+    return nnx.Conv(
+        in_channels,
+        out_channels,
+        (size, size),
+        strides=strides,
+        padding=size // 2,
+        conv_general_dilated=_pointwise if size == 1 else jax.lax.conv_general_dilated,
+        **layer,
+    )
 
 
-def _pointwise(x: jax.Array, kernel: jax.Array, *_, **__) -> jax.Array:
-    """A 1x1 convolution as the product of matrices that it is; compilers make less of it as a convolution."""
+def _pointwise(x: jax.Array, kernel: jax.Array, *_: Any, **__: Any) -> jax.Array:
+    """A 1x1 convolution as a product of matrices, for which compilers make faster programs."""
     return jax.lax.dot_general(x, kernel[0, 0], (((3,), (0,)), ((), ())))
 
 
-def group_norm(channels: int, groups: int, eps: float, **layer) -> nnx.GroupNorm:
+def group_norm(channels: int, groups: int, eps: float, **layer: Unpack[LayerOptions]) -> nnx.GroupNorm:
     """Group normalisation with float32 statistics.
 
-    The variance takes two passes where the input is float32, so that large means are exact, and one pass over half
-    precision, which has lost more digits already than E[x^2] - E[x]^2 loses in float32.
+    The variance of float32 inputs is computed in two passes, which is exact where the mean is large. That of inputs in
+    half precision is computed in one, as E[x^2] - E[x]^2: in float32 it loses fewer digits than the input has lost.
+
+    Args:
+      channels: C of the input `[B, H, W, C]`.
+      groups: a divisor of `channels`.
+      eps: added to the variance.
+      **layer: see `LayerOptions`.
     """
     exact = layer.get("dtype") in (None, jnp.float32)
     return nnx.GroupNorm(channels, num_groups=groups, epsilon=eps, use_fast_variance=not exact, **layer)
@@ -32,7 +57,15 @@ def group_norm(channels: int, groups: int, eps: float, **layer) -> nnx.GroupNorm
 class ResnetBlock2D(nnx.Module):
     """norm, silu, conv, plus the time embedding, norm, silu, conv, plus the (projected) input.
 
-    `time_embed_dim=None` makes the autoencoder's block, which knows no time.
+    Args:
+      in_channels: C of the input.
+      out_channels: C of the output.
+      groups: of the norms.
+      eps: of the norms.
+      time_embed_dim: width of the time embedding; None makes the autoencoder's block, which has no time.
+      output_scale_factor: what the sum is divided by.
+      execution: None: plain JAX on one device.
+      **layer: see `LayerOptions`.
     """
 
     def __init__(
@@ -45,8 +78,8 @@ class ResnetBlock2D(nnx.Module):
         time_embed_dim: int | None = None,
         output_scale_factor: float = 1,
         execution: Execution | None = None,
-        **layer,
-    ):
+        **layer: Unpack[LayerOptions],
+    ) -> None:
         self.norm1 = group_norm(in_channels, groups, eps, **layer)
         self.conv1 = conv(in_channels, out_channels, **layer)
         if time_embed_dim is not None:
@@ -63,37 +96,60 @@ class ResnetBlock2D(nnx.Module):
         h = self.conv1(nnx.silu(self.norm1(x)))
         if time_embedding is not None:
             h += self.time_emb_proj(nnx.silu(time_embedding))[:, None, None, :]
-        h = settle(self.execution, h)
+        h = keep_layout(self.execution, h)
         h = self.conv2(nnx.silu(self.norm2(h)))
         shortcut = self.conv_shortcut(x) if hasattr(self, "conv_shortcut") else x
-        return settle(self.execution, (shortcut + h) / self.output_scale_factor)
+        return keep_layout(self.execution, (shortcut + h) / self.output_scale_factor)
 
 
 class Downsample2D(nnx.Module):
-    """Half the resolution by a strided convolution: `[B, H, W, C]` -> `[B, ceil(H/2), ceil(W/2), C]`.
+    """Half the resolution by a strided convolution.
 
-    `pad_end_only` pads below and to the right only, as the autoencoder's encoder does (`[B, H/2, W/2, C]`).
+    Args:
+      channels: C.
+      pad_end_only: pad below and to the right only, as the autoencoder's encoder does.
+      execution: None: plain JAX on one device.
+      **layer: see `LayerOptions`.
     """
 
-    def __init__(self, channels: int, *, pad_end_only: bool = False, execution: Execution | None = None, **layer):
+    def __init__(
+        self,
+        channels: int,
+        *,
+        pad_end_only: bool = False,
+        execution: Execution | None = None,
+        **layer: Unpack[LayerOptions],
+    ) -> None:
         padding = ((0, 1), (0, 1)) if pad_end_only else 1
         self.execution = execution
         self.conv = nnx.Conv(channels, channels, (3, 3), strides=2, padding=padding, **layer)
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        return settle(self.execution, self.conv(x))
+        """`[B, H, W, C]` -> `[B, ceil(H/2), ceil(W/2), C]`; with `pad_end_only`, `[B, floor(H/2), floor(W/2), C]`."""
+        return keep_layout(self.execution, self.conv(x))
 
 
 class Upsample2D(nnx.Module):
-    """Nearest-neighbour doubling, cut to `size` where a downsampling had rounded up, then a convolution."""
+    """Twice the resolution by the nearest neighbour, then a convolution.
 
-    def __init__(self, channels: int, *, execution: Execution | None = None, **layer):
+    Args:
+      channels: C.
+      execution: None: plain JAX on one device.
+      **layer: see `LayerOptions`.
+    """
+
+    def __init__(self, channels: int, *, execution: Execution | None = None, **layer: Unpack[LayerOptions]) -> None:
         self.execution = execution
         self.conv = conv(channels, channels, **layer)
 
     def __call__(self, x: jax.Array, size: tuple[int, int] | None = None) -> jax.Array:
-        """`x` `[B, H, W, C]`, `size` (height, width) at most twice that -> `[B, *size, C]`."""
+        """`[B, H, W, C]` -> `[B, 2 H, 2 W, C]`, or `[B, *size, C]`.
+
+        Args:
+          x: `[B, H, W, C]`.
+          size: height and width to cut the doubled input to, where a downsampling had rounded up.
+        """
         x = jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)
         if size is not None:
             x = x[:, : size[0], : size[1]]
-        return settle(self.execution, self.conv(x))
+        return keep_layout(self.execution, self.conv(x))

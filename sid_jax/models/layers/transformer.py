@@ -1,6 +1,7 @@
 """Spatial transformer of the UNet: self-attention over positions, cross-attention to the text, feed-forward."""
 
 import math
+from typing import Unpack
 
 import jax
 import jax.numpy as jnp
@@ -9,18 +10,29 @@ from flax import nnx
 from sid_jax.models.layers.attention import attend
 from sid_jax.models.layers.execution import Execution, run
 from sid_jax.models.layers.loop import lean_loop, loop
+from sid_jax.models.layers.options import LayerOptions
 from sid_jax.models.layers.resnet import conv, group_norm
 
 
 class Identity(nnx.Module):
-    """Keeps the place of diffusers' dropout layer, which has a number in the parameter names but does nothing here."""
+    """Stands where diffusers has a dropout layer, so that the layer after it has diffusers' number in its name."""
 
     def __call__(self, x: jax.Array) -> jax.Array:
+        """Returns `x`."""
         return x
 
 
-class Attention(nnx.Module):
-    """Multi-head attention from `channels` to a context of `context_channels` (self-attention where it is None)."""
+class MultiHeadAttention(nnx.Module):
+    """The projections of multi-head attention, and what is computed with them.
+
+    Args:
+      channels: C of the queries' input, and of the output.
+      heads: a divisor of `channels`.
+      context_channels: C of the input of keys and values; None: `channels`.
+      qkv_bias: whether the projections to queries, keys and values have biases.
+      execution: None: plain JAX on one device.
+      **layer: see `LayerOptions`.
+    """
 
     def __init__(
         self,
@@ -30,8 +42,8 @@ class Attention(nnx.Module):
         context_channels: int | None = None,
         qkv_bias: bool = False,
         execution: Execution | None = None,
-        **layer,
-    ):
+        **layer: Unpack[LayerOptions],
+    ) -> None:
         context_channels = context_channels or channels
         self.to_q = nnx.Linear(channels, channels, use_bias=qkv_bias, **layer)
         self.to_k = nnx.Linear(context_channels, channels, use_bias=qkv_bias, **layer)
@@ -40,9 +52,8 @@ class Attention(nnx.Module):
         self.heads = heads
         self.execution = execution
 
-    def __call__(self, x: jax.Array, context: jax.Array | None = None) -> jax.Array:
-        """`x` `[B, L, channels]`, `context` `[B, Lc, context_channels]` -> `[B, L, channels]`."""
-        context = x if context is None else context
+    def attention(self, x: jax.Array, context: jax.Array) -> jax.Array:
+        """Attention of `x` `[B, L, channels]` to `context` `[B, Lc, context_channels]`: `[B, L, channels]`."""
 
         def split(y: jax.Array) -> jax.Array:
             return y.reshape(*y.shape[:2], self.heads, -1)
@@ -52,17 +63,32 @@ class Attention(nnx.Module):
         return self.to_out[0](out.reshape(x.shape))
 
 
+class Attention(MultiHeadAttention):
+    """Multi-head attention to a context, or to its own input where there is none. Arguments as MultiHeadAttention's."""
+
+    def __call__(self, x: jax.Array, context: jax.Array | None = None) -> jax.Array:
+        """`x` `[B, L, channels]`, `context` `[B, Lc, context_channels]` -> `[B, L, channels]`."""
+        return self.attention(x, x if context is None else context)
+
+
 @jax.custom_vjp
 def geglu(x: jax.Array) -> jax.Array:
-    """value GELU(gate), of which `x` `[..., 2 C]` holds the one beside the other -> `[..., C]`. The GELU is exact."""
+    """value * GELU(gate) with the exact GELU.
+
+    Args:
+      x: `[..., 2 C]`: the value, and after it the gate.
+
+    Returns:
+      `[..., C]`.
+    """
     value, gate = jnp.split(x, 2, axis=-1)
     return value * nnx.gelu(gate, approximate=False)
 
 
 def _geglu_backward(x: jax.Array, of_out: jax.Array) -> tuple[jax.Array]:
-    # GELU(g) = g P(g) with the normal distribution's P, whose density is p; its derivative is P(g) + g p(g). P is
-    # written in two ways, so that compilers don't find that it is shared and store it between the two halves: these
-    # arrays are the largest of the network, and reading and writing them is what the layer costs.
+    # GELU(g) = g P(g), where P is the distribution function of the normal law and p its density. The derivative is
+    # P(g) + g p(g). P is written in two ways here: if both halves shared it, compilers would store it in between. These
+    # arrays are the network's largest, and the layer's time goes into reading and writing them.
     value, gate = (half.astype(jnp.float32) for half in jnp.split(x, 2, axis=-1))
     of_out = of_out.astype(jnp.float32)
     of_value = of_out * gate * 0.5 * jax.lax.erfc(-gate * 2**-0.5)
@@ -75,31 +101,60 @@ geglu.defvjp(lambda x: (geglu(x), x), _geglu_backward)
 
 
 class GEGLU(nnx.Module):
-    """Gated linear unit with GELU (Shazeer 2020): `[..., dim]` -> `[..., inner]`."""
+    """Gated linear unit with GELU (Shazeer 2020).
 
-    def __init__(self, dim: int, inner: int, **layer):
+    Args:
+      dim: width of the input.
+      inner: width of the output.
+      **layer: see `LayerOptions`.
+    """
+
+    def __init__(self, dim: int, inner: int, **layer: Unpack[LayerOptions]) -> None:
         self.proj = nnx.Linear(dim, 2 * inner, **layer)
 
     def __call__(self, x: jax.Array) -> jax.Array:
+        """`[..., dim]` -> `[..., inner]`."""
         return geglu(self.proj(x))
 
 
 class FeedForward(nnx.Module):
-    """GEGLU to four times the width, and back."""
+    """GEGLU to four times the width, and back.
 
-    def __init__(self, dim: int, **layer):
+    Args:
+      dim: width of input and output.
+      **layer: see `LayerOptions`.
+    """
+
+    def __init__(self, dim: int, **layer: Unpack[LayerOptions]) -> None:
         self.net = nnx.List([GEGLU(dim, 4 * dim, **layer), Identity(), nnx.Linear(4 * dim, dim, **layer)])
 
     def __call__(self, x: jax.Array) -> jax.Array:
+        """`[..., dim]` -> `[..., dim]`."""
         for module in self.net:
             x = module(x)
         return x
 
 
 class BasicTransformerBlock(nnx.Module):
-    """Self-attention, cross-attention and feed-forward, each on a layer norm and added to its input."""
+    """Self-attention, cross-attention and feed-forward, each on a layer norm and added to its input.
 
-    def __init__(self, dim: int, heads: int, *, context_channels: int, execution: Execution | None, **layer):
+    Args:
+      dim: width of input and output.
+      heads: a divisor of `dim`.
+      context_channels: width of the context.
+      execution: None: plain JAX on one device.
+      **layer: see `LayerOptions`.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        heads: int,
+        *,
+        context_channels: int,
+        execution: Execution | None,
+        **layer: Unpack[LayerOptions],
+    ) -> None:
         self.norm1 = nnx.LayerNorm(dim, epsilon=1e-5, **layer)
         self.attn1 = Attention(dim, heads, execution=execution, **layer)
         self.norm2 = nnx.LayerNorm(dim, epsilon=1e-5, **layer)
@@ -116,7 +171,18 @@ class BasicTransformerBlock(nnx.Module):
 
 
 class Transformer2DModel(nnx.Module):
-    """Transformer blocks over the positions of a feature map, between two projections, added to the input."""
+    """Transformer blocks over the positions of a feature map, between two projections, added to the input.
+
+    Args:
+      channels: C of the feature map.
+      heads: a divisor of `channels`.
+      depth: number of blocks.
+      context_channels: width of the context.
+      groups: of the norm before the first projection.
+      linear_projection: whether files hold the projections as linear layers, or as 1x1 convolutions.
+      execution: None: plain JAX on one device, without a loop over the blocks.
+      **layer: see `LayerOptions`.
+    """
 
     def __init__(
         self,
@@ -128,12 +194,13 @@ class Transformer2DModel(nnx.Module):
         groups: int,
         linear_projection: bool,
         execution: Execution | None,
-        **layer,
-    ):
-        def projection():
-            return (
-                nnx.Linear(channels, channels, **layer) if linear_projection else conv(channels, channels, 1, **layer)
-            )
+        **layer: Unpack[LayerOptions],
+    ) -> None:
+        def projection() -> nnx.Linear | nnx.Conv:
+            # On the last axis, a 1x1 convolution and a linear layer compute the same.
+            if linear_projection:
+                return nnx.Linear(channels, channels, **layer)
+            return conv(channels, channels, 1, **layer)
 
         self.execution, self.dtype = execution, layer.get("dtype")
         self.norm = group_norm(channels, groups, 1e-6, **layer)
@@ -148,28 +215,27 @@ class Transformer2DModel(nnx.Module):
 
     def __call__(self, x: jax.Array, context: jax.Array) -> jax.Array:
         """`x` `[B, H, W, channels]`, `context` `[B, L, context_channels]` -> `[B, H, W, channels]`."""
-        # A 1x1 convolution and a linear layer on the last axis are the same thing in this layout.
         h = run(self.execution, lambda self, x: self.proj_in(self.norm(x)), self, x)
         h = h.reshape(x.shape[0], -1, x.shape[-1])
         if len(self.transformer_blocks) > 1 and self.execution is not None and self.execution.scan:
-            h = self._loop(h, context)
+            h = self._loop(self.execution, h, context)
         else:
             for block in self.transformer_blocks:
                 h = run(self.execution, BasicTransformerBlock.__call__, block, h, context)
         return x + self.proj_out(h.reshape(x.shape))
 
-    def _loop(self, h: jax.Array, context: jax.Array) -> jax.Array:
+    def _loop(self, execution: Execution, h: jax.Array, context: jax.Array) -> jax.Array:
         """All blocks as one loop over their parameters, stacked."""
         graphs, params = zip(*map(nnx.split, self.transformer_blocks), strict=True)
 
         def block(params: nnx.State, h: jax.Array, context: jax.Array) -> jax.Array:
             return nnx.merge(graphs[0], params)(h, context)
 
-        if self.execution.remat == "full":
+        if execution.remat == "full":
             return lean_loop(block, params, h, context, self.dtype)
 
         def kept(params: nnx.State, h: jax.Array, context: jax.Array) -> jax.Array:
             module = nnx.merge(graphs[0], params)
-            return run(self.execution, BasicTransformerBlock.__call__, module, h, context, in_loop=True)
+            return run(execution, BasicTransformerBlock.__call__, module, h, context, in_loop=True)
 
         return loop(kept, params, h, context, self.dtype)

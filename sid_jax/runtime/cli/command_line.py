@@ -3,7 +3,7 @@
 def main(argv):
     parser = command_line.Parser("python -m sid_jax.train", "Distill a teacher into a few-step generator.")
     parser.add_argument("--workdir", help="the run's folder")
-    arguments, config = command_line.parse_with_config(parser, argv, sid_jax.config.default())
+    arguments, config = command_line.parse_with_config(parser, argv, sid_jax.config.schema_of)
 
 if __name__ == "__main__":
     sys.exit(command_line.run(main))
@@ -13,8 +13,8 @@ import argparse
 import difflib
 import errno
 import sys
-from collections.abc import Callable, Sequence
-from typing import Any, NoReturn
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NoReturn, TypeVar, overload
 
 from ml_collections import ConfigDict
 
@@ -25,6 +25,8 @@ from sid_jax.runtime.devices.preemption import Preempted
 from sid_jax.runtime.devices.processes import ProcessLost
 
 OVERRIDE = "--config."
+
+_N = TypeVar("_N")
 
 
 class Parser(argparse.ArgumentParser):
@@ -40,10 +42,20 @@ class Parser(argparse.ArgumentParser):
         )
 
     def error(self, message: str) -> NoReturn:
+        """Raises the UserError, which says where the flags are listed."""
         raise UserError(f"{message} ({self.prog} --help lists the flags)")
 
-    def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> argparse.Namespace:
-        """As argparse's, but an unknown flag's error names the closest known one."""
+    @overload
+    def parse_args(self, args: Iterable[str] | None = None, namespace: None = None) -> argparse.Namespace: ...
+
+    @overload
+    def parse_args(self, args: Iterable[str] | None, namespace: _N) -> _N: ...
+
+    @overload
+    def parse_args(self, *, namespace: _N) -> _N: ...
+
+    def parse_args(self, args: Iterable[str] | None = None, namespace: Any = None) -> Any:
+        """Does what argparse's does, but the error of an unknown flag names the closest known flag."""
         parsed, unknown = self.parse_known_args(args, namespace)
         if unknown:
             flag = unknown[0].partition("=")[0]
@@ -59,22 +71,28 @@ class _Formatter(argparse.RawDescriptionHelpFormatter):
 
 
 def parse_with_config(
-    parser: Parser, argv: Sequence[str] | None, schema: ConfigDict
+    parser: Parser, argv: Sequence[str] | None, schema: config_file.Schema
 ) -> tuple[argparse.Namespace, ConfigDict]:
     """Parses the parser's flags together with `--config FILE` and its `--config.key=value` overrides.
 
     Adds `--config` and a list of the schema's keys to the parser, so that `--help` shows both.
 
+    Args:
+      parser: the command's own flags.
+      argv: the arguments; None: those of this process.
+      schema: every key with its default, or a function of a config that gives them; the help is of an empty config.
+
     Returns:
-        the flags (`config` among them is the file's path) and the resolved, locked config.
+      the flags (`config` among them is the file's path) and the resolved, locked config.
 
     Raises:
-        UserError: a flag, the config file or an override is wrong.
+      UserError: a flag, the config file or an override is wrong.
     """
     parser.add_argument(
         "--config", metavar="FILE", required=True, help="Python file whose get_config() returns the settings"
     )
-    parser.epilog = "\n\n".join(part for part in (parser.epilog, _help_on_overrides(schema)) if part)
+    listed = schema if isinstance(schema, ConfigDict) else schema({})
+    parser.epilog = "\n\n".join(part for part in (parser.epilog, _help_on_overrides(listed)) if part)
     rest, overrides = split_overrides(sys.argv[1:] if argv is None else argv)
     arguments = parser.parse_args(rest)
     return arguments, config_file.load(arguments.config, schema, overrides)
@@ -84,7 +102,10 @@ def split_overrides(argv: Sequence[str]) -> tuple[list[str], list[tuple[str, str
     """Takes `--config.key=value` and `--config.key value` out of the arguments.
 
     Returns:
-        the other arguments, and the (key, value) of each override in order.
+      the other arguments, and the (key, value) of each override in order.
+
+    Raises:
+      UserError: an override has no value.
     """
     rest: list[str] = []
     overrides: list[tuple[str, str]] = []
@@ -106,9 +127,9 @@ def split_overrides(argv: Sequence[str]) -> tuple[list[str], list[tuple[str, str
 def run(main: Callable[[Sequence[str] | None], int | None], argv: Sequence[str] | None = None) -> int:
     """Calls `main(argv)` and returns the process's exit code.
 
-    0, or what `main` returns: done; 2: a UserError, or a full disk, printed as one line `error: ...`; 75: preempted
-    and saved, or left alone by another process, to be run again; 130: interrupted. Anything else that `main` raises
-    is a defect and keeps its traceback.
+    0, or what `main` returns: the command is done. 2: there was a UserError or a full disk, which is printed as one
+    line `error: ...`. 75: the run was preempted and has saved, or another process of it is lost; the same command goes
+    on. 130: the user interrupted it. Anything else that `main` raises is a defect and keeps its traceback.
     """
     try:
         return main(argv) or 0

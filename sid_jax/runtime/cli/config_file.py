@@ -1,33 +1,46 @@
 """A run's config: read from a Python file, overridden from the command line, kept as JSON.
 
 A *schema* is a ConfigDict with every key that a config may have, each with its default; `sid_jax.config.default()` is
-the one of `train`. A key is written with dots (`optimizer.lr`), and is typed by the schema's value; a key whose default
-is None (an ml_collections placeholder) also takes `none`.
+the schema of `train`. A key is written with dots (`optimizer.fake_lr`), and has the type of the schema's value; a key
+whose default is None (an ml_collections placeholder) also takes `none`.
 """
 
 import difflib
 import json
+import logging
 import sys
 import traceback
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from sid_jax.errors import UserError
+from sid_jax.runtime.storage.json_files import to_text
+
+RENAMED = {"optimizer.lr": "optimizer.fake_lr", "optimizer.glr": "optimizer.generator_lr"}
+"""Keys that once had another name, old to new. Config files, overrides and saved configs may have the old name."""
 
 _TYPE_NAMES = {int: "an int", float: "a float", bool: "true or false", str: "a string", tuple: "a tuple"}
 
+_log = logging.getLogger(__name__)
 
-def load(path: str, schema: ConfigDict, overrides: Iterable[tuple[str, str]] = ()) -> ConfigDict:
+
+Schema: TypeAlias = ConfigDict | Callable[[Mapping[str, Any]], ConfigDict]
+"""A schema, or a function that gives the schema of a config, which may differ from config to config."""
+
+
+def load(path: str, schema: Schema, overrides: Iterable[tuple[str, str]] = ()) -> ConfigDict:
     """The locked config that `get_config()` of the file returns, with `overrides` of (key, text) applied in order.
 
     Raises:
-        UserError: the file does not exist, fails or has keys that the schema has not, or an override is wrong.
+      UserError: the file does not exist, fails or has keys that the schema has not, or an override is wrong.
     """
     config = _call_get_config(_existing_file(path))
+    schema = _schema_of(config, schema)
+    _rename_keys(path, config, schema)
     _check_keys(path, config, schema)
     for key, text in overrides:
         override(config, schema, key, text)
@@ -40,9 +53,10 @@ def override(config: ConfigDict, schema: ConfigDict, key: str, text: str) -> Non
     An int is taken where a float is expected, but not the reverse; `none` is taken where the schema's default is None.
 
     Raises:
-        UserError: the key is unknown or a group of keys, or the text is not of its type.
+      UserError: the key is unknown or a group of keys, or the text is not of its type.
     """
     defaults = flatten(schema)
+    given, key = key, current_name(key, defaults)
     if key not in defaults:
         raise UserError(_unknown_key(key, list(defaults)))
     if defaults[key] is None and text.lower() == "none":
@@ -58,14 +72,20 @@ def override(config: ConfigDict, schema: ConfigDict, key: str, text: str) -> Non
         _check_elements(defaults[key], flatten(config)[key])
     except (flags.Error, TypeError, ValueError) as error:
         expected = _expected(schema, key, defaults[key])
-        raise UserError(f"config key {key} takes {expected}, not {text!r}") from error
+        raise UserError(f"config key {given} takes {expected}, not {text!r}") from error
 
 
-def flatten(config: ConfigDict) -> dict[str, Any]:
-    """The config's values under their dotted keys, in the config's order."""
+def current_name(key: str, known: Collection[str]) -> str:
+    """The key by the name that it has among the `known` ones: its new name, where `key` is the old one of `RENAMED`."""
+    new = RENAMED.get(key, key)
+    return new if new in known and key not in known else key
+
+
+def flatten(config: ConfigDict | Mapping[str, Any]) -> dict[str, Any]:
+    """The values of a config, or of nested mappings, under their dotted keys and in their order."""
     flat: dict[str, Any] = {}
     for name, value in config.items():
-        if isinstance(value, ConfigDict):
+        if isinstance(value, ConfigDict | Mapping):
             flat |= {f"{name}.{key}": inner for key, inner in flatten(value).items()}
         else:
             flat[name] = value
@@ -74,22 +94,25 @@ def flatten(config: ConfigDict) -> dict[str, Any]:
 
 def to_json(config: ConfigDict) -> str:
     """The resolved config as JSON with sorted keys: equal configs give equal text."""
-    return json.dumps(config.to_dict(), indent=2, sort_keys=True) + "\n"
+    return to_text(config.to_dict())
 
 
-def from_json(text: str, schema: ConfigDict) -> ConfigDict:
-    """The locked config that `to_json` wrote, with the schema's types; keys that it has not take the schema's default.
+def from_json(text: str, schema: Schema) -> ConfigDict:
+    """The locked config that `to_json` wrote, with the schema's types; a key that the text lacks has its default.
 
     Raises:
-        UserError: the text is not JSON, or has a key or a type that the schema has not.
+      UserError: the text is not JSON, or has a key or a type that the schema has not.
     """
-    config = ConfigDict(schema.copy_and_resolve_references())
     try:
-        saved = flatten(ConfigDict(json.loads(text)))
+        values = json.loads(text)
+        saved = flatten(ConfigDict(values))
     except (ValueError, TypeError, AttributeError) as error:
         raise UserError(f"the saved config is not a JSON object: {error}") from error
+    schema = _schema_of(values, schema)
+    config = ConfigDict(schema.copy_and_resolve_references())
     defaults = flatten(schema)
-    for key, value in saved.items():
+    for given, value in saved.items():
+        key = current_name(given, defaults)
         if key not in defaults:
             raise UserError(f"saved config: {_unknown_key(key, list(defaults))}")
         typed = tuple(value) if isinstance(defaults[key], tuple) and isinstance(value, list) else value
@@ -97,8 +120,12 @@ def from_json(text: str, schema: ConfigDict) -> ConfigDict:
             config.update_from_flattened_dict({key: typed})
         except TypeError as error:
             expected = _expected(schema, key, defaults[key])
-            raise UserError(f"saved config: key {key} takes {expected}, not {value!r}") from error
+            raise UserError(f"saved config: key {given} takes {expected}, not {value!r}") from error
     return config.lock()
+
+
+def _schema_of(config: Mapping[str, Any], schema: Schema) -> ConfigDict:
+    return schema if isinstance(schema, ConfigDict) else schema(config)
 
 
 def _existing_file(path: str) -> Path:
@@ -157,6 +184,28 @@ def _one_line(error: Exception) -> str:
     return f"{type(error).__name__}: {' '.join(message.split())}"
 
 
+def _rename_keys(path: str, config: ConfigDict, schema: ConfigDict) -> None:
+    """Gives the keys that a config file has set by their old name their new one.
+
+    The old name decides, though the config has the new one too: that is there from the defaults, or from the config
+    that this one starts from, and the old one is there only if the file has set it.
+    """
+    defaults = flatten(schema)
+    for old, value in flatten(config).items():
+        new = current_name(old, defaults)
+        if new == old:
+            continue
+        _log.warning("config %s sets %s, which is now called %s", path, old, new)
+        with config.unlocked():
+            group, leaf = _group_of(config, old)
+            del group[leaf]
+            try:
+                config.update_from_flattened_dict({new: value})
+            except TypeError as error:
+                expected = _expected(schema, new, defaults[new])
+                raise UserError(f"config {path}: key {old} takes {expected}, not {value!r}") from error
+
+
 def _check_keys(path: str, config: ConfigDict, schema: ConfigDict) -> None:
     keys, defaults = flatten(config), flatten(schema)
     for key in keys:
@@ -172,18 +221,16 @@ def _unknown_key(key: str, known: list[str]) -> str:
     if inside:
         return f"config key {key} is a group: set one of {', '.join(inside)}"
     leaf = key.rpartition(".")[2]
-    same_leaf = [other for other in known if other.rpartition(".")[2] == leaf]
-    close = same_leaf or difflib.get_close_matches(key, known, n=1)
+    names = [*known, *(old for old in RENAMED if current_name(old, known) != old)]
+    same_leaf = [other for other in names if other.rpartition(".")[2] == leaf]
+    close = same_leaf or difflib.get_close_matches(key, names, n=1)
     if close:
-        return f"unknown config key {key}: did you mean {' or '.join(close)}?"
+        return f"unknown config key {key}: did you mean {' or '.join(current_name(name, known) for name in close)}?"
     return f"unknown config key {key}: --help lists them"
 
 
 def _expected(schema: ConfigDict, key: str, default: Any) -> str:
-    group = schema
-    *groups, leaf = key.split(".")
-    for name in groups:
-        group = group[name]
+    group, leaf = _group_of(schema, key)
     expected = group.get_type(leaf)
     name = _TYPE_NAMES.get(expected, expected.__name__)
     if isinstance(default, tuple) and default:
@@ -191,8 +238,16 @@ def _expected(schema: ConfigDict, key: str, default: Any) -> str:
     return f"{name} or none" if default is None else name
 
 
+def _group_of(config: ConfigDict, key: str) -> tuple[ConfigDict, str]:
+    """The group of keys that a key is in, and the key's name in it."""
+    *groups, leaf = key.split(".")
+    for name in groups:
+        config = config[name]
+    return config, leaf
+
+
 def _check_elements(default: Any, value: Any) -> None:
-    """ml_collections types a tuple, but not what is in it."""
+    """Raises ValueError for an element of another type than the default's, which ml_collections does not look at."""
     if not isinstance(default, tuple) or not default:
         return
     kind = type(default[0])

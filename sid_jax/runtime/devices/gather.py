@@ -1,4 +1,4 @@
-"""What a layer does with its weights where it uses them: it gathers them, or casts and transposes them no earlier."""
+"""What a layer does with its weights when it uses them: it gathers them, or it casts and transposes them just then."""
 
 import functools
 from collections.abc import Callable
@@ -14,21 +14,28 @@ from sid_jax.runtime.devices.mesh import parameter_spec, replicated
 
 
 def gather_weights(network: nnx.Module, mesh: Mesh | None) -> nnx.Module:
-    """The network, whose linear and convolution layers now gather their weights over `fsdp`, each as it is used.
+    """Makes each linear and convolution layer of a network gather its weights over `fsdp` when the layer is used.
 
-    They are gathered in the type that is computed in, and the gradients of each layer are summed and split in it too.
-    Without this XLA is free to leave a kernel split and to split the activations after it, which costs far more
-    transfers than the kernel has bytes.
+    A layer gathers its weights in the type that it computes in, and its gradients are summed and split in that type
+    too. Without this XLA is free to leave a kernel split and to split the activations after it, which transfers far
+    more bytes than the kernel has.
 
-    On GPUs that hold all weights there is nothing to gather, but copies of them to avoid (`_late`). With None, and
-    elsewhere, nothing changes.
+    On GPUs that hold all weights there is nothing to gather; there each layer casts its weights late (`cast_late`), to
+    avoid copies of all of them. On other devices that hold all weights nothing changes.
+
+    Args:
+      network: is changed.
+      mesh: where the parameters are; None: nothing changes.
+
+    Returns:
+      the same network.
     """
     if mesh is None:
         return network
     if mesh.shape["fsdp"] > 1:
         promote = _gathered(mesh)
     elif platform_of(mesh.devices.flat[0].platform) == "gpu":
-        promote = _late
+        promote = cast_late
     else:
         return network
     for _, layer in nnx.iter_modules(network):
@@ -38,8 +45,8 @@ def gather_weights(network: nnx.Module, mesh: Mesh | None) -> nnx.Module:
 
 
 @functools.cache
-def _gathered(mesh: Mesh) -> Callable:
-    # One function for each mesh, so that graphs of networks that hold it compare equal.
+def _gathered(mesh: Mesh) -> Callable[..., tuple]:
+    # Cached, so that two networks on one mesh hold the same function: only then their graphs compare equal.
     gather = _gathering(mesh)
 
     def promote(arrays: tuple, *, dtype: jax.typing.DTypeLike | None) -> tuple:
@@ -50,10 +57,13 @@ def _gathered(mesh: Mesh) -> Callable:
 
 
 def _gathering(mesh: Mesh) -> Callable[[jax.Array], jax.Array]:
-    """weight -> the whole of it on every device; its gradient is sharded as the weight is, by a reduce-scatter."""
+    """A function of a split weight that returns the whole weight on every device.
+
+    A reduce-scatter splits the weight's gradient as the weight was.
+    """
 
     def whole(weight: jax.Array) -> jax.Array:
-        # Without the barrier XLA gathers first and casts later: twice the bytes to transfer, and twice to read.
+        # Without the barrier XLA gathers first and casts later, and transfers and reads twice the bytes.
         return jax.lax.with_sharding_constraint(jax.lax.optimization_barrier(weight), replicated(mesh))
 
     def backward(_: None, gradient: jax.Array) -> tuple[jax.Array]:
@@ -65,25 +75,31 @@ def _gathering(mesh: Mesh) -> Callable[[jax.Array], jax.Array]:
     return gather
 
 
-def _late(arrays: tuple, *, dtype: jax.typing.DTypeLike | None) -> tuple:
-    """Weights in the type that is computed in, cast and transposed when the layer's input is there.
+def cast_late(arrays: tuple, *, dtype: jax.typing.DTypeLike | None) -> tuple:
+    """A layer's input and weights in the type that it computes in; the weights are cast when the input is there.
 
-    cuDNN wants the kernels of convolutions with the outputs first. Left to itself, XLA transposes all of them, of all
-    networks, long before; and with a loop over the parts of a batch it carries float32 parameters and the sum of their
-    gradients through it in that form. So the kernel and its gradient are held to the layout in which they are stored.
+    cuDNN wants the kernels of convolutions with the outputs first. Left to itself, XLA transposes all kernels of all
+    networks long before they are used; and where a loop goes over the micro-batches, XLA carries the float32 parameters
+    and the sum of their gradients through the loop in that form. So a kernel and its gradient are held to the layout in
+    which they are stored.
+
+    Args:
+      arrays: the input, then the weights; a weight that the layer has not is None.
+      dtype: what the layer computes in; None: what the arrays' types promote to.
     """
-    x, *weights = promote_dtype(_together(arrays), dtype=dtype)
+    x, *weights = promote_dtype(after_all_inputs(arrays), dtype=dtype)
     return x, *(_in_rows(weight) if weight is not None and weight.ndim == 4 else weight for weight in weights)
 
 
 @jax.custom_vjp
-def _together(arrays: tuple) -> tuple:
-    """The arrays, none of which is used before all are there; their gradients need not wait for each other."""
+def after_all_inputs(arrays: tuple) -> tuple:
+    """The same arrays, none of which is used before all are there. Their gradients do not wait for each other."""
     return jax.lax.optimization_barrier(arrays)
 
 
-_together.defvjp(lambda arrays: (_together(arrays), None), lambda _, gradients: (gradients,))
+after_all_inputs.defvjp(lambda arrays: (after_all_inputs(arrays), None), lambda _, gradients: (gradients,))
 
 
 def _in_rows(weight: jax.Array) -> jax.Array:
+    """The weight, held to the layout in which it is stored: the last dimension's elements are neighbours."""
     return with_layout_constraint(weight, Layout(tuple(range(weight.ndim))))

@@ -10,7 +10,10 @@ _GB = 1e9
 
 
 def memory_in_use() -> dict[str, float]:
-    """In GB: `host_memory_gb`; and of the fullest device here, where it says, `device_memory_gb` and its peak."""
+    """`host_memory_gb`; and `device_memory_gb` and `device_memory_peak_gb` of this host's fullest device. In GB.
+
+    The last two are missing where the devices do not say how full they are.
+    """
     found = {"host_memory_gb": round(_host_bytes() / _GB, 3)}
     stats = [device.memory_stats() or {} for device in jax.local_devices()]
     for name, key in (("device_memory_gb", "bytes_in_use"), ("device_memory_peak_gb", "peak_bytes_in_use")):
@@ -24,5 +27,5 @@ def _host_bytes() -> int:
     try:
         with open("/proc/self/statm") as file:
             return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except OSError:  # not Linux: the peak is what there is, in kB, or on macOS in bytes
+    except OSError:  # not Linux, where only the peak is known: in kB, on macOS in bytes
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

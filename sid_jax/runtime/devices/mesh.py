@@ -20,17 +20,18 @@ SMALL = 2**16  # elements; sharding less costs more in latency than it saves in 
 
 
 def make_mesh(data: int = -1, fsdp: int = 1, devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """A mesh of `data` x `fsdp` devices; one of the two may be -1, all that the other leaves.
+    """A mesh of `data` x `fsdp` devices; one of the two may be -1: all that the other leaves.
+
+    Devices of one slice (TPUs that are linked directly, or GPUs in one node) are neighbours in the mesh. Several slices
+    divide the `data` axis, over which only gradients travel, as far as that axis can be divided.
 
     Args:
-        data, fsdp: the config's `mesh.data` and `mesh.fsdp`.
-        devices: by default all of them.
-
-    Devices of one slice (of TPUs that are linked directly, of GPUs in one node) are neighbours in the mesh. Several
-    slices divide the `data` axis, over which only gradients travel, as far as it can be divided.
+      data: the config's `mesh.data`.
+      fsdp: the config's `mesh.fsdp`.
+      devices: those of the mesh; None: all of them.
 
     Raises:
-        UserError: the shape does not use exactly the devices there are.
+      UserError: the shape does not use exactly the devices there are.
     """
     devices = jax.devices() if devices is None else devices
     count = len(devices)
@@ -56,16 +57,21 @@ def make_mesh(data: int = -1, fsdp: int = 1, devices: Sequence[jax.Device] | Non
     over_data = math.gcd(sizes["data"], slices)
     across = (over_data, slices // over_data)
     within = tuple(size // parts for size, parts in zip(sizes.values(), across, strict=True))
-    # As make_mesh does where a slice is a flat torus, whose two dimensions seldom are those of the mesh.
+    # Axes may be split: the two dimensions of a slice that is a flat torus seldom are those of the mesh.
     arranged = mesh_utils.create_hybrid_device_mesh(within, across, devices, allow_split_physical_axes=True)
     return Mesh(arranged, AXES, axis_types=types)
 
 
 def check_batch(batch: int, accumulation: int, mesh: Mesh) -> None:
-    """Finds out whether every device can have an equal share of each of a batch's `accumulation` parts.
+    """Checks that every device can have an equal share of each of the `accumulation` micro-batches of a batch.
+
+    Args:
+      batch: images of an update.
+      accumulation: micro-batches of an update.
+      mesh: the devices.
 
     Raises:
-        UserError: it can't.
+      UserError: a device can't have one.
     """
     if batch < 1 or accumulation < 1:
         raise UserError(f"batch is {batch} and accumulation {accumulation}: use positive numbers")
@@ -76,23 +82,24 @@ def check_batch(batch: int, accumulation: int, mesh: Mesh) -> None:
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """The sharding of what every device has whole."""
+    """The sharding of arrays that every device has whole."""
     return NamedSharding(mesh, PartitionSpec())
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """The sharding of a batch [B, ...]: B over both axes."""
+    """The sharding of a batch `[B, ...]`: B is split over both axes."""
     return NamedSharding(mesh, PartitionSpec(AXES))
 
 
 def parameter_shardings(parameters: Any, mesh: Mesh) -> Any:
-    """The shardings of parameters, of optimizer moments and of averages: each leaf by its own shape.
+    """The shardings of parameters, of optimizer moments or of averages: each leaf by its own shape.
 
     Args:
-        parameters: a pytree of arrays or ShapeDtypeStructs.
+      parameters: a pytree of arrays or ShapeDtypeStructs.
+      mesh: the devices.
 
     Returns:
-        the same tree with a NamedSharding at each leaf.
+      the same tree with a NamedSharding at each leaf.
     """
     return jax.tree.map(lambda leaf: parameter_sharding(leaf.shape, mesh), parameters)
 
@@ -103,9 +110,14 @@ def parameter_sharding(shape: tuple[int, ...], mesh: Mesh) -> NamedSharding:
 
 
 def parameter_spec(shape: tuple[int, ...], fsdp: int) -> PartitionSpec:
-    """`fsdp` at the largest dimension that it divides, the last of equal ones; nowhere if there is none.
+    """How a parameter of a shape is split: over `fsdp` along the largest dimension that it divides.
 
-    A parameter of fewer than `SMALL` elements is replicated.
+    Of equal dimensions the last one is split. A parameter that has no such dimension, or fewer than `SMALL` elements,
+    is replicated.
+
+    Args:
+      shape: the parameter's.
+      fsdp: devices along that axis of the mesh.
     """
     divisible = [axis for axis, size in enumerate(shape) if size % fsdp == 0]
     if fsdp == 1 or not divisible or math.prod(shape) < SMALL:
@@ -115,20 +127,22 @@ def parameter_spec(shape: tuple[int, ...], fsdp: int) -> PartitionSpec:
 
 
 def into_shards(mesh: Mesh, dtype: jax.typing.DTypeLike) -> Callable[[Any, np.ndarray], jax.Array]:
-    """The `place` of `Component.load`: sends each device its shard of a parameter, stored in `dtype`."""
+    """A function of a parameter's path and host array, for loading: sends each device its shard, stored in `dtype`."""
 
     def place_parameter(path: Any, array: np.ndarray) -> jax.Array:
         sharding = parameter_sharding(array.shape, mesh)
-        # Only what this host's devices hold is copied, in the order of axes and the type that they hold it in.
+        # Only the shards of this host's devices are copied, each into the type that it is stored in.
         return jax.make_array_from_callback(array.shape, sharding, lambda index: np.array(array[index], dtype))
 
     return place_parameter
 
 
 def place(tree: Any, shardings: Any) -> Any:
-    """Puts host arrays, whole on every host, where `shardings` (a tree, or one for all leaves) says.
+    """Puts a tree of host arrays on the devices. Each device is sent its own shards only.
 
-    Each device is sent its own shard only, and no device ever holds a leaf that is sharded whole.
+    Args:
+      tree: arrays, each of them whole on every host.
+      shardings: a tree of NamedShardings, or one for all leaves.
     """
     if isinstance(shardings, NamedSharding):
         shardings = jax.tree.map(lambda _: shardings, tree)
@@ -141,22 +155,29 @@ def place(tree: Any, shardings: Any) -> Any:
 
 
 def local_rows(batch: int, mesh: Mesh) -> np.ndarray:
-    """Which rows of a batch [B, ...] are on this host's devices: indices, ascending.
+    """Which rows of a batch `[B, ...]` are on this host's devices: indices, int `[rows]`, ascending.
 
-    They need not be neighbours: a mesh follows how the devices are linked, not how they are numbered.
+    The rows need not be neighbours: a mesh follows how the devices are linked, not how they are numbered.
     """
     indices = batch_sharding(mesh).addressable_devices_indices_map((batch,)).values()
     return np.unique(np.concatenate([np.arange(batch)[index] for index in indices]))
 
 
 def place_batch(tree: Any, batch: int, mesh: Mesh) -> Any:
-    """Makes global arrays [B, ...] from this host's rows of a batch, those of `local_rows`, in their order."""
+    """Makes global arrays `[B, ...]` from this host's rows of a batch.
+
+    Args:
+      tree: arrays `[rows, ...]`, with the rows that `local_rows` names, in their order.
+      batch: B.
+      mesh: the devices.
+    """
     rows, sharding = local_rows(batch, mesh), batch_sharding(mesh)
 
     def place_leaf(leaf: Any) -> jax.Array:
         local = np.asarray(leaf)
 
-        def of_device(index: tuple[slice, ...]) -> np.ndarray:
+        def of_device(index: tuple[slice, ...] | None) -> np.ndarray:
+            assert index is not None  # JAX's signature allows None, which it has for no sharding of ours
             start, stop, _ = index[0].indices(batch)
             first = np.searchsorted(rows, start)
             return local[first : first + stop - start]

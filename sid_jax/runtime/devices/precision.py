@@ -11,10 +11,11 @@ def parse_dtype(key: str, name: str) -> jnp.dtype:
     """The dtype of a config's value: "float32" or "bfloat16".
 
     Args:
-        key: the config key that the name is from, for the error.
+      key: the config key that the name is from, for the error.
+      name: the config's value.
 
     Raises:
-        UserError: another name.
+      UserError: the name is another one.
     """
     if name not in _DTYPES:
         raise UserError(f"config key {key} is {name!r}: use {' or '.join(_DTYPES)}")

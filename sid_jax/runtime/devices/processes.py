@@ -1,6 +1,6 @@
 """The processes of a run: one on each host of a pod or node of a cluster, all running the same program.
 
-`join` comes before anything that asks JAX for its devices. It does nothing where there is one process.
+Call `join` before anything asks JAX for its devices. Where there is one process, `join` does nothing.
 """
 
 import argparse
@@ -19,10 +19,10 @@ from jax.experimental import multihost_utils
 from sid_jax.errors import UserError
 
 HEARTBEAT_SECONDS = 60
-"""A process that is silent for so long is lost, and JAX ends the others, which would wait for it for good."""
+"""A process that is silent for so long is lost. JAX then ends the others, which would wait for it for good."""
 
 _GONE = re.compile(r"gloo|nccl|coordination service|socket closed|connection (reset|closed|refused)", re.IGNORECASE)
-"""In what JAX says when it can't reach another process."""
+"""Found in what JAX says when it can't reach another process."""
 
 _HELP = """\
 by hand, the same command in every process; on Cloud TPU pods and in steps of SLURM JAX finds this out by itself"""
@@ -39,8 +39,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def join(arguments: argparse.Namespace) -> None:
     """Makes this process one of several, as the flags say, or SLURM, or a Cloud TPU pod.
 
+    Args:
+      arguments: with the flags of `add_arguments`.
+
     Raises:
-        UserError: the flags are incomplete or impossible, or the other processes can't be reached.
+      UserError: the flags are incomplete or impossible, or the other processes can't be reached.
     """
     flags = {
         "--coordinator": arguments.coordinator,
@@ -49,12 +52,24 @@ def join(arguments: argparse.Namespace) -> None:
     }
     missing = [name for name, value in flags.items() if value is None]
     if not missing:
-        _check(*flags.values())
-        _initialize(*flags.values(), cluster_detection_method="deactivate")
+        _check(arguments.coordinator, arguments.num_processes, arguments.process_id)
+        with _reaching(arguments.coordinator):
+            jax.distributed.initialize(
+                arguments.coordinator,
+                arguments.num_processes,
+                arguments.process_id,
+                cluster_detection_method="deactivate",
+                heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
+            )
     elif len(missing) < len(flags):
         raise UserError(f"{' and '.join(missing)} missing: give {', '.join(flags)} together")
     elif int(os.environ.get("SLURM_STEP_NUM_TASKS", 1)) > 1:  # in a step: `srun`, not the batch script around it
-        _initialize(cluster_detection_method="slurm", local_device_ids=_gpus_of_only_task())
+        with _reaching("the first node of the step"):
+            jax.distributed.initialize(
+                cluster_detection_method="slurm",
+                local_device_ids=_gpus_of_only_task(),
+                heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
+            )
     elif importlib.util.find_spec("libtpu"):
         try:
             jax.distributed.initialize(heartbeat_timeout_seconds=HEARTBEAT_SECONDS)
@@ -64,14 +79,14 @@ def join(arguments: argparse.Namespace) -> None:
 
 
 class ProcessLost(Exception):
-    """Another process of the run has ended, without which this one can't go on; the message is one line."""
+    """Another process of the run has ended, and this one can't go on alone; the message is one line."""
 
 
 @contextlib.contextmanager
-def noticing_losses() -> Iterator[None]:
-    """Turns what a transfer fails with, where the process at the other end has gone, into ProcessLost.
+def detecting_lost_processes() -> Iterator[None]:
+    """A context in which a transfer raises ProcessLost where it fails because the process at its other end has gone.
 
-    A process that is alive and silent JAX notices by its heartbeat; it then says so itself, and ends this one.
+    A process that is there but silent is detected by JAX, which then says so and ends this process.
     """
     try:
         yield
@@ -88,34 +103,37 @@ def is_first() -> bool:
 
 
 def gather(value: bool) -> np.ndarray:
-    """What each process says, bool `[processes]`; all of them call it together."""
+    """The value that each process gives, bool `[processes]`; all processes call this together."""
     return multihost_utils.process_allgather(np.asarray(value)).reshape(-1)
 
 
 def wait_for_all(where: str) -> None:
-    """Returns when every process has called it, with the same text."""
+    """Returns when every process has called this with the same text."""
     multihost_utils.sync_global_devices(where)
 
 
-def see_the_first(folder: epath.Path) -> np.ndarray:
-    """Which processes see what the first one writes into an existing folder, bool `[processes]`; called together."""
-    token = np.uint32(secrets.randbits(32))
+def share_a_disk(folder: epath.Path) -> np.ndarray:
+    """Which processes find in an existing folder what the first process writes there, bool `[processes]`.
+
+    All processes call this together.
+    """
+    drawn = np.uint32(secrets.randbits(32))
     if is_first():
-        (folder / f".first.{token}").write_bytes(b"")
-    token = int(multihost_utils.broadcast_one_to_all(token))
-    seeing = gather((folder / f".first.{token}").exists())
+        (folder / f".first.{drawn}").write_bytes(b"")
+    # The others get the name of the file only after it was written.
+    probe = folder / f".first.{int(multihost_utils.broadcast_one_to_all(drawn))}"
+    seeing = gather(probe.exists())
     if is_first():
-        (folder / f".first.{token}").unlink()
+        probe.unlink()
     return seeing
 
 
-def _initialize(coordinator=None, num_processes=None, process_id=None, **options) -> None:
+@contextlib.contextmanager
+def _reaching(where: str) -> Iterator[None]:
+    """A context in which JAX's error of processes that do not find each other is a UserError with `where`."""
     try:
-        jax.distributed.initialize(
-            coordinator, num_processes, process_id, heartbeat_timeout_seconds=HEARTBEAT_SECONDS, **options
-        )
+        yield
     except RuntimeError as error:
-        where = coordinator or "the first node of the step"
         reason = " ".join(str(error).split())[:300]
         raise UserError(f"the processes of this run can't reach each other by way of {where} ({reason})") from error
 
@@ -130,7 +148,7 @@ def _check(coordinator: str, num_processes: int, process_id: int) -> None:
 
 
 def _gpus_of_only_task() -> list[int] | None:
-    """Every GPU of the node where a node has one task; None, JAX's own choice, one GPU a task, where it has several."""
+    """All GPUs of this node if it has one task of the step; None if it has several: JAX then gives each task one."""
     tasks = os.environ.get("SLURM_STEP_TASKS_PER_NODE", "")
     if re.fullmatch(r"1(\(x\d+\))?", tasks) and os.environ.get("SLURM_GPUS_ON_NODE", "").isdigit():
         return list(range(int(os.environ["SLURM_GPUS_ON_NODE"])))

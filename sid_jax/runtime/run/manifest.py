@@ -1,10 +1,10 @@
 """A list of a checkpoint's files with their sizes and CRC-32 sums, which is part of the checkpoint itself.
 
-Orbax notices a file that is missing or cut short, but not one whose bits have changed: the values that it restores are
-then silently others. The list is made when all files are written and before the checkpoint gets its name, so that
-every checkpoint that is complete has one. The sums are computed in the thread that saves, by several threads of its
-own, while the training goes on. Objects in a bucket are checked by the bucket itself when they are written and read;
-there the list has sizes alone, since to read tens of gigabytes back for it would cost more than it tells.
+Orbax notices a file that is missing or cut short, but it restores other values, silently, from a file in which a bit
+has changed. The list is made when all files are written and before the checkpoint gets its name, so that every complete
+checkpoint has a list. The thread that saves computes the sums while the training goes on, with several threads of its
+own. A bucket checks its objects itself when they are written and read; there the list has sizes alone, since reading
+tens of gigabytes back would cost more than the sums tell.
 """
 
 import concurrent.futures
@@ -25,19 +25,19 @@ _THREADS = min(8, os.cpu_count() or 1)
 
 
 class ManifestHandler(ocp.CheckpointHandler):
-    """An item of a checkpoint that Orbax finalises after all others: give it as the last one."""
+    """Writes the list as an item of a checkpoint, the last one, which Orbax finalises after all others."""
 
     def save(self, directory: epath.Path, args: "ManifestSave") -> None:
-        """Nothing yet: the other items are still being written."""
+        """Does nothing yet: the other items are still being written."""
 
     def restore(self, directory: epath.Path, args: "ManifestRestore") -> dict[str, list[int]]:
-        """Relative path to size and, on a disk, sum."""
+        """The list: relative path to size and, on a disk, sum."""
         return json.loads((directory / _FILE).read_text())
 
     def finalize(self, directory: epath.Path) -> None:
         """Writes the list of all that the other items have written."""
         checkpoint = directory.parent
-        # Orbax adds to the files beside the items once more, after this.
+        # Files beside the items are left out, since Orbax changes them once more after this.
         items = [entry for entry in sorted(checkpoint.iterdir()) if entry.is_dir() and entry.name != directory.name]
         files = [file for item in items for file in _files(item)]
         (directory / _FILE).write_text(json.dumps(_describe(checkpoint, files), indent=0))
@@ -54,14 +54,18 @@ class ManifestRestore(ocp.args.CheckpointArgs):
 
 
 def verify(checkpoint: os.PathLike | str, item: str = "") -> None:
-    """Compares the files of a checkpoint, or of one of its items, with its list.
+    """Compares the files of a checkpoint with its list.
+
+    Args:
+      checkpoint: its folder, local or gs://.
+      item: the item whose files are compared; "": all files.
 
     Raises:
-        ValueError: one of them is missing, or is not what was written; or there is no list.
+      ValueError: a file is missing, or is not what was written; or there is no list.
     """
-    checkpoint = epath.Path(checkpoint)
+    folder = epath.Path(checkpoint)
     try:
-        expected = json.loads((checkpoint / ITEM / _FILE).read_text())
+        expected = json.loads((folder / ITEM / _FILE).read_text())
         wanted = {name: tuple(entry) for name, entry in expected.items() if name.startswith(item)}
     except FileNotFoundError:
         raise ValueError("it has no manifest") from None
@@ -69,10 +73,10 @@ def verify(checkpoint: os.PathLike | str, item: str = "") -> None:
         wanted = {}
     if not wanted:
         raise ValueError("its manifest is damaged")
-    missing = sorted(name for name in wanted if not (checkpoint / name).is_file())
+    missing = sorted(name for name in wanted if not (folder / name).is_file())
     if missing:
         raise ValueError(f"{len(missing)} of its {len(wanted)} files are missing, such as {missing[0]}")
-    found = _describe(checkpoint, [checkpoint / name for name in wanted])
+    found = _describe(folder, [folder / name for name in wanted])
     for name, entry in wanted.items():
         if found[name][0] != entry[0]:
             raise ValueError(f"{name} has {found[name][0]} bytes and not {entry[0]}")

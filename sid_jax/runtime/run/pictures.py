@@ -1,6 +1,6 @@
 """Pictures of samples: a grid, two samplers side by side for the same prompts, and PNG files.
 
-Images are uint8 arrays [N, H, W, 3]. Small ones are enlarged by a whole factor, pixel by pixel, to be seen.
+Images are uint8 arrays `[N, H, W, 3]`. Small images are enlarged by a whole factor, pixel by pixel, to be seen.
 """
 
 import functools
@@ -23,13 +23,13 @@ WHITE, BLACK = (255, 255, 255), (0, 0, 0)
 def image_grid(
     images: np.ndarray, columns: int | None = None, captions: Sequence[str] | None = None, tile: int = TILE
 ) -> Image.Image:
-    """The images row by row in a grid, each with its caption below it if there are any.
+    """The images row by row in a grid, each with its caption below it if there are captions.
 
     Args:
-        images: uint8 [N, H, W, 3], N >= 1.
-        columns: by default as many as make the grid about square.
-        captions: N texts; each is wrapped to its tile's width.
-        tile: the least width of a tile in pixels; smaller images are enlarged.
+      images: uint8 `[N, H, W, 3]`, N >= 1.
+      columns: None: as many as make the grid about square.
+      captions: N texts; each is wrapped to its tile's width.
+      tile: the least width of a tile in pixels; smaller images are enlarged.
     """
     images = enlarge(images, tile)
     count, height, width, _ = images.shape
@@ -57,11 +57,15 @@ def side_by_side(
     """Two blocks of images under their titles, a row for each prompt, with the prompt at the left.
 
     Args:
-        left, right: uint8 [R * C, H, W, 3], C images of each of the R prompts, the images of a prompt together.
-        titles: what made each block, such as "teacher, 50 steps" and "student, 1 step".
-        prompts: R texts.
-        tile: the least width of a tile in pixels; smaller images are enlarged.
-        prompt_width: pixels for the prompts' column.
+      left: uint8 `[R * C, H, W, 3]`, C images of each of the R prompts; the images of a prompt are neighbours.
+      right: as `left`; C, H and W may be others.
+      titles: what made each block, such as "teacher, 50 steps" and "student, 1 step".
+      prompts: R texts.
+      tile: the least width of a tile in pixels; smaller images are enlarged.
+      prompt_width: pixels for the prompts' column.
+
+    Raises:
+      ValueError: the prompts do not have equally many images in a block.
     """
     rows = len(prompts)
     blocks = [enlarge(block, tile) for block in (left, right)]
@@ -87,13 +91,18 @@ def side_by_side(
 
 
 def enlarge(images: np.ndarray, tile: int = TILE) -> np.ndarray:
-    """Repeats pixels by the least whole factor that makes images [N, H, W, 3] at least `tile` wide."""
+    """Repeats pixels by the least whole factor that makes images `[N, H, W, 3]` at least `tile` wide."""
     factor = max(1, -(-tile // images.shape[2]))
     return images.repeat(factor, axis=1).repeat(factor, axis=2)
 
 
 def save_png(image: Image.Image | np.ndarray, path: os.PathLike | str) -> None:
-    """Writes an image (uint8 [H, W, 3] if an array) as PNG, local or gs://: a reader finds the whole file or none."""
+    """Writes a PNG file, of which a reader finds the whole or nothing.
+
+    Args:
+      image: a picture, or a uint8 array `[H, W, 3]`.
+      path: local or gs://.
+    """
     picture = Image.fromarray(image) if isinstance(image, np.ndarray) else image
     data = io.BytesIO()
     picture.save(data, "PNG")
@@ -106,7 +115,7 @@ def _font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
 
 
 def _wrap(text: str, width: int, most: int | None = None) -> list[str]:
-    """The text in lines of at most `width` pixels, `most` of them; a word that is wider than a line is broken."""
+    """The text in lines of at most `width` pixels, at most `most` lines; a word that is wider than a line is broken."""
     lines = [""]
     for word in text.split():
         joined = f"{lines[-1]} {word}".lstrip()

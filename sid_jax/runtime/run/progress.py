@@ -1,4 +1,4 @@
-"""How far a run is: a bar on a terminal, a plain line now and then where the output goes to a file."""
+"""How far a run is: a bar on a terminal, or a plain line now and then where the output goes to a file."""
 
 import io
 import os
@@ -19,11 +19,11 @@ class Progress:
     """Shows images, images/s, time left and the latest losses; silent on every process but the first.
 
     Args:
-        total: images of the whole run.
-        done: images before this process began.
-        file: where to; by default stderr.
-        plain_seconds: seconds between two lines if `file` is no terminal.
-        unit: what is counted.
+      total: images of the whole run.
+      done: images before this process began.
+      file: where it is shown; None: stderr.
+      plain_seconds: seconds between two lines if `file` is no terminal.
+      unit: what is counted.
     """
 
     def __init__(
@@ -33,7 +33,7 @@ class Progress:
         file: TextIO | None = None,
         plain_seconds: float = PLAIN_SECONDS,
         unit: str = "images",
-    ):
+    ) -> None:
         self._file = file or sys.stderr
         self._shows = jax.process_index() == 0
         self._plain = not _is_terminal(self._file)
@@ -51,7 +51,7 @@ class Progress:
         )
 
     def update(self, images: int, values: Mapping[str, Any] | None = None) -> None:
-        """Goes to `images` in all, and shows `values` (name to number) from now on."""
+        """Shows that `images` are done in all, and from now on `values` (name to number)."""
         if not self._shows:
             return
         if values:
@@ -83,7 +83,7 @@ def _is_terminal(file: TextIO) -> bool:
     if not file.isatty():
         return False
     try:
-        # Some, as in a container that nobody looks into, have no lines: tqdm would show nothing there.
+        # A terminal that nobody looks at, as in a container, may have no lines; tqdm would show nothing there.
         return os.get_terminal_size(file.fileno()).lines > 0
     except OSError:
         return True

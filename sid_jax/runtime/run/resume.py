@@ -5,13 +5,11 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from ml_collections import ConfigDict
-
 from sid_jax.errors import UserError
 from sid_jax.runtime.cli import config_file
 
-# What is written, how long the run is, and how and on how many devices it is computed, which a checkpoint does not
-# depend on; and where the prompts are: that they are the same is found out from their text.
+# Settings that may change. A checkpoint does not depend on what is written, on how long the run is, on the devices, or
+# on how they compute. Nor does it depend on where the prompts are: their text is compared elsewhere.
 _FREE = ("images", "log_every", "sample_every", "max_bad_steps", "on_failed_save", "prompts", "remat", "scan")
 _FREE_GROUPS = ("attention.", "evaluate.", "mesh.", "text.", "wandb.", "checkpoint_", "keep_")
 _UNSET = "unset"
@@ -19,25 +17,34 @@ _UNSET = "unset"
 _log = logging.getLogger(__name__)
 
 
-def training_differences(saved: Mapping[str, Any], current: ConfigDict) -> dict[str, tuple[Any, Any]]:
+def training_differences(saved: Mapping[str, Any], current: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
     """The keys that differ and change the training, each with its saved and its current value.
 
+    A key that was renamed since counts under its new name.
+
     Args:
-        saved: the config of a checkpoint, as JSON has it.
-        current: the resolved config.
+      saved: the config of a checkpoint, as JSON has it.
+      current: the resolved config as nested dicts.
     """
-    before = config_file.flatten(ConfigDict(saved))
-    now = config_file.flatten(ConfigDict(json.loads(config_file.to_json(current))))
+    before, now = _flat(saved), _flat(json.loads(json.dumps(current)))
     keys = [key for key in sorted(before | now) if key not in _FREE and not key.startswith(_FREE_GROUPS)]
     values = {key: (before.get(key, _UNSET), now.get(key, _UNSET)) for key in keys}
     return {key: (old, new) for key, (old, new) in values.items() if old != new}
 
 
-def check_same_training(saved: Mapping[str, Any], current: ConfigDict, workdir: str, force: bool = False) -> None:
-    """Stops a run that would go on with other settings than it was started with, or, with `force`, reports it.
+def check_same_training(
+    saved: Mapping[str, Any], current: Mapping[str, Any], workdir: str, force: bool = False
+) -> None:
+    """Stops a run that would go on with other settings than it was started with.
+
+    Args:
+      saved: the config of a checkpoint, as JSON has it.
+      current: the resolved config as nested dicts.
+      workdir: the run's folder, for the error.
+      force: reports the differences through logging instead.
 
     Raises:
-        UserError: `training_differences` has some.
+      UserError: `training_differences` has some.
     """
     differences = training_differences(saved, current)
     if not differences:
@@ -51,3 +58,9 @@ def check_same_training(saved: Mapping[str, Any], current: ConfigDict, workdir: 
             "or --resume=force to go on with them"
         )
     _log.warning("going on with other settings, as --resume=force asks: %s", shown)
+
+
+def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings under their dotted keys, by the names that those have today."""
+    flat = config_file.flatten(settings)
+    return {config_file.RENAMED.get(key, key): value for key, value in flat.items()}

@@ -4,8 +4,7 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-
-from ml_collections import ConfigDict
+from typing import Any
 
 from sid_jax.errors import UserError
 from sid_jax.runtime.devices import processes
@@ -15,11 +14,15 @@ from sid_jax.runtime.devices import processes
 class Keep:
     """Which checkpoints stay: the newest, those at certain steps, and the best.
 
-    newest: how many of the newest, at least 1.
-    every: updates; those at multiples of it stay for good; 0: none.
-    best: how many of the best by `metric`; 0: none.
-    metric: the name of a logged value.
-    mode: "min" or "max", which values of it are good.
+    Attributes:
+      newest: how many of the newest, at least 1.
+      every: checkpoints at multiples of so many updates stay for good; 0: none.
+      best: how many of the best by `metric`; 0: none.
+      metric: the name of a logged value.
+      mode: "min" or "max": which values of the metric are good.
+
+    Raises:
+      UserError: a value that does not make sense.
     """
 
     newest: int = 2
@@ -28,7 +31,7 @@ class Keep:
     metric: str = ""
     mode: str = "min"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.newest < 1:
             raise UserError(f"keep_checkpoints is {self.newest}: keep at least 1")
         for name, value in (("keep_every", self.every), ("keep_best", self.best)):
@@ -40,18 +43,22 @@ class Keep:
             raise UserError(f"keep_best_mode is {self.mode!r}: use min or max")
 
     @classmethod
-    def of(cls, config: ConfigDict) -> "Keep":
-        """Which of a run's checkpoints stay, by its settings."""
+    def from_config(cls, settings: Mapping[str, Any]) -> "Keep":
+        """Which of a run's checkpoints stay, by its resolved config."""
         return cls(
-            config.keep_checkpoints, config.keep_every, config.keep_best, config.keep_best_by, config.keep_best_mode
+            newest=settings["keep_checkpoints"],
+            every=settings["keep_every"],
+            best=settings["keep_best"],
+            metric=settings["keep_best_by"],
+            mode=settings["keep_best_mode"],
         )
 
     def kept(self, steps: Sequence[int], values: Mapping[int, float]) -> set[int]:
         """Those of the steps whose checkpoints stay.
 
         Args:
-            steps: of all checkpoints.
-            values: step to value of the metric, for those that have one; one that is not finite is no value.
+          steps: of all checkpoints.
+          values: step to value of the metric; a step may have none, and a value that is not finite is none.
         """
         ordered = sorted(steps)
         sign = 1 if self.mode == "min" else -1
@@ -61,33 +68,33 @@ class Keep:
 
 
 class Schedule:
-    """Says when a checkpoint is due: after so many updates, or so many minutes, since the last.
+    """Says when a checkpoint is due: after so many updates, or so many minutes, since the last one.
 
     Args:
-        every: updates between two, counted from the first update of the run.
-        minutes: at most this long between two, found out where `tick` is called; 0: no matter how long.
+      every: updates between two checkpoints, counted from the first update of the run.
+      minutes: at most so many between two checkpoints, as far as `tick` is called in time; 0: any number.
     """
 
-    def __init__(self, every: int, minutes: float = 0.0):
+    def __init__(self, every: int, minutes: float = 0.0) -> None:
         self._every, self._minutes = every, minutes
         self._last = time.monotonic()
-        self._late = False
+        self._overdue = False
 
     def tick(self) -> None:
-        """Looks at the clock of the first process; all processes call it after the same updates."""
+        """Reads the clock of the first process; all processes call this after the same updates."""
         if self._minutes:
-            late = time.monotonic() - self._last >= 60 * self._minutes
-            self._late |= bool(processes.gather(late)[0])
+            overdue = time.monotonic() - self._last >= 60 * self._minutes
+            self._overdue |= bool(processes.gather(overdue)[0])
 
     def due(self, step: int) -> bool:
-        """Whether one should be saved after `step` updates."""
-        return self._late or step % self._every == 0
+        """Whether a checkpoint should be saved after `step` updates."""
+        return self._overdue or step % self._every == 0
 
     def missed(self) -> None:
-        """Lets the next one be due after the next update."""
-        self._late = True
+        """Makes a checkpoint due after the next update."""
+        self._overdue = True
 
     def saved(self) -> None:
-        """Counts the minutes from now."""
+        """Counts the minutes from now on."""
         self._last = time.monotonic()
-        self._late = False
+        self._overdue = False

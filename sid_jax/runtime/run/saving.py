@@ -2,10 +2,10 @@
 
 import logging
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import jax
-from ml_collections import ConfigDict
 
 from sid_jax.errors import UserError
 from sid_jax.runtime.run.checkpoints import Checkpoints, SaveError
@@ -16,31 +16,64 @@ from sid_jax.runtime.run.window import Window
 _log = logging.getLogger(__name__)
 
 
-class Saving:
-    """Saves checkpoints on schedule, with the log written out before each, and reports how that went.
+@dataclass(frozen=True)
+class SavingPolicy:
+    """When a run saves, and when it gives up.
 
-    A checkpoint that can't be written, as on a full disk, is reported; the run then trains on, and saves again when the
-    next one is due (`on_failed_save` "continue"), or ends ("stop").
-
-    Args:
-        checkpoints: where to.
-        log: the run's log, which must be on the disk as far as the checkpoint is.
-        config: the resolved config, which every checkpoint has in it.
+    Attributes:
+      every: updates between two checkpoints.
+      minutes: at most so many between two checkpoints; 0: any number.
+      max_bad_steps: the run ends after so many updates in a row whose losses are not finite.
+      on_failed_save: what the run does when a checkpoint can't be written, as on a full disk. "continue": it trains on,
+        and saves again when the next one is due. "stop": it ends.
     """
 
-    def __init__(self, checkpoints: Checkpoints, log: RunLog, config: ConfigDict):
-        self._checkpoints, self._log, self._config = checkpoints, log, config
-        self._schedule = Schedule(config.checkpoint_every, config.checkpoint_minutes)
+    every: int
+    minutes: float = 0.0
+    max_bad_steps: int = 20
+    on_failed_save: str = "continue"
+
+    @classmethod
+    def from_config(cls, settings: Mapping[str, Any]) -> "SavingPolicy":
+        """The policy of a run, by its resolved config."""
+        return cls(
+            every=settings["checkpoint_every"],
+            minutes=settings["checkpoint_minutes"],
+            max_bad_steps=settings["max_bad_steps"],
+            on_failed_save=settings["on_failed_save"],
+        )
+
+
+class Saving:
+    """Saves checkpoints on schedule, writes the log out before each, and reports how that went.
+
+    Args:
+      checkpoints: where they are saved.
+      log: the run's log, which must be on the disk as far as the checkpoint is.
+      policy: when to save, and when to give up.
+      settings: the resolved config as nested dicts, which every checkpoint has in it.
+    """
+
+    def __init__(
+        self, checkpoints: Checkpoints, log: RunLog, policy: SavingPolicy, settings: Mapping[str, Any]
+    ) -> None:
+        self._checkpoints, self._log = checkpoints, log
+        self._policy, self._settings = policy, settings
+        self._schedule = Schedule(policy.every, policy.minutes)
         self._seconds: float | None = None
 
     def due(self, step: int) -> bool:
         """Whether a checkpoint should be saved after `step` updates."""
         return self._schedule.due(step)
 
-    def look(self) -> dict[str, float]:
-        """Called with every line of the log: finds out what has happened since, and what there is to log of it."""
+    def poll(self) -> dict[str, float]:
+        """Finds out how saving goes, and reports it; call this before each line of the log.
+
+        Returns:
+          values for that line: how long a checkpoint took, where one was completed since the last line.
+        """
         self._schedule.tick()
-        # Several processes find out together, when the next one is saved.
+        # Several processes find out together, when they save the next checkpoint.
         if jax.process_count() == 1 and not self._checkpoints.saving:
             self._wait()
         seconds, self._seconds = self._seconds, None
@@ -54,10 +87,20 @@ class Saving:
         window: Window,
         values: Mapping[str, float],
     ) -> None:
-        """Saves a step, after the one before is complete; see `Checkpoints.save`. `values`: what was logged of it.
+        """Saves a checkpoint, after the one before is complete.
 
-        Not one after which the losses are not finite, so that what is there to go back to is good: it is then due
-        after the next update.
+        Where the losses of the last update are not finite, nothing is saved, so that every checkpoint is good to go
+        back to; a checkpoint is then due after the next update.
+
+        Args:
+          step: updates so far.
+          state: a pytree of arrays.
+          data_position: JSON-able.
+          window: the metrics that no line of the log has yet.
+          values: the metrics of this step's line of the log; empty if it has none.
+
+        Raises:
+          UserError: a checkpoint can't be written, and the policy is to stop.
         """
         self._wait()
         if window.bad_steps:
@@ -68,29 +111,37 @@ class Saving:
         metrics = {"window": window.pending(), "values": dict(values)}
         try:
             self._log.flush()
-            self._checkpoints.save(step, state, data_position, self._config, metrics)
+            self._checkpoints.save(step, state, data_position, self._settings, metrics)
         except SaveError as error:
             self._failed(error)
         except OSError as error:
             self._failed(SaveError(f"the checkpoint of update {step} can't be written: {error.strerror or error}"))
 
     def stop_if_bad(self, window: Window, step: int) -> None:
-        """Raises UserError where the losses were not finite for `max_bad_steps` updates in a row."""
+        """Ends a run that trains on nothing.
+
+        Args:
+          window: the metrics up to the last update.
+          step: updates so far.
+
+        Raises:
+          UserError: the losses were not finite for `max_bad_steps` updates in a row.
+        """
         bad = window.bad_steps
-        if bad < self._config.max_bad_steps:
+        if bad < self._policy.max_bad_steps:
             return
         newest = self._checkpoints.latest()
         good = "there is no checkpoint yet" if newest is None else f"the newest checkpoint, of update {newest}, is good"
         raise UserError(
             f"the losses were not finite for {bad} updates, from update {step - bad + 1} to {step}; {good}: "
-            "lower optimizer.lr and optimizer.glr, or set precision.compute to float32"
+            "lower optimizer.fake_lr and optimizer.generator_lr, or set precision.compute to float32"
         )
 
     def finish(self, step: int) -> None:
         """Returns when the checkpoint of `step` is complete.
 
         Raises:
-            UserError: there is none, as it could not be written, or the losses were not finite.
+          UserError: there is none, since it could not be written, or since the losses were not finite.
         """
         self._wait()
         newest = self._checkpoints.latest()
@@ -112,6 +163,6 @@ class Saving:
                 _log.info("saved checkpoint %s in %.1f s", self._checkpoints.latest(), seconds)
 
     def _failed(self, error: SaveError) -> None:
-        if self._config.on_failed_save == "stop":
+        if self._policy.on_failed_save == "stop":
             raise UserError(f"{error}; make space, then run the same command again") from error
         _log.warning("%s; the run goes on", error)

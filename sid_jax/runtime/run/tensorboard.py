@@ -1,7 +1,7 @@
 """TensorBoard's event files.
 
-tensorboardX encodes them, but its writer is not used: that one has a thread which ends when the disk is full, and a
-queue which then holds up the training for good.
+tensorboardX encodes the events, but its writer is not used: the writer has a thread that ends when the disk is full,
+and a queue that then holds up the training for good.
 """
 
 import io
@@ -10,6 +10,7 @@ import socket
 import struct
 import time
 from collections.abc import Mapping
+from typing import Any
 
 from etils import epath
 from PIL import Image
@@ -20,19 +21,19 @@ from tensorboardX.record_writer import masked_crc32c
 from sid_jax.runtime.storage.append_file import AppendFile
 from sid_jax.runtime.storage.files import is_remote
 
-LARGEST = 1024  # pixels; larger pictures are shown smaller, as the files on the disk have them whole
-_BUCKET_BYTES = 8 << 20  # a file in a bucket is uploaded as a whole each time: a new one is begun at this size
+LARGEST = 1024  # pixels; larger pictures are reduced, since `samples/` has them whole
+_BUCKET_BYTES = 8 << 20  # a file in a bucket is uploaded whole each time, so at this size a new file is begun
 
 
 class TensorBoard:
-    """A writer of scalars and pictures.
+    """The `Board` that is a folder of event files.
 
     Args:
-        folder: local or gs://; made if it is not there.
-        first_step: TensorBoard hides what earlier files of the folder have of this step and later ones.
+      folder: local or gs://; made if it is not there.
+      first_step: TensorBoard hides what earlier files of the folder have of this step and of later ones.
     """
 
-    def __init__(self, folder: os.PathLike | str, first_step: int):
+    def __init__(self, folder: os.PathLike | str, first_step: int) -> None:
         self._folder = epath.Path(folder)
         self._folder.mkdir(parents=True, exist_ok=True)
         self._files = 0
@@ -56,14 +57,18 @@ class TensorBoard:
         self._add(step=step, summary=Summary(value=[Summary.Value(tag=name, image=shown)]))
 
     def flush(self) -> None:
-        """Writes all that was added; raises OSError where it can't."""
+        """Writes all that was added.
+
+        Raises:
+          OSError: it can't be written.
+        """
         self._file.flush()
 
     def close(self) -> None:
-        """Closes the file."""
+        """Writes what can be written, and closes the file."""
         self._file.close()
 
-    def _add(self, **event) -> None:
+    def _add(self, **event: Any) -> None:
         record = _record(Event(wall_time=time.time(), **event))
         if is_remote(self._folder) and self._size + len(record) > _BUCKET_BYTES:
             self._file.close()
@@ -79,7 +84,7 @@ class TensorBoard:
 
 
 def _record(event: Event) -> bytes:
-    """A TFRecord: length, its sum, data, its sum."""
+    """The event as a TFRecord: length, checksum of the length, data, checksum of the data."""
     data = event.SerializeToString()
     length = struct.pack("<Q", len(data))
     return length + struct.pack("<I", masked_crc32c(length)) + data + struct.pack("<I", masked_crc32c(data))

@@ -2,27 +2,44 @@
 
 import secrets
 from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
 
 from etils import epath
-from ml_collections import ConfigDict
 from PIL import Image
 
 from sid_jax.errors import UserError
 from sid_jax.runtime.storage.files import is_remote, write_whole
 
 
-class WandbRun:
-    """A writer of scalars and pictures. A run that goes on goes on there too: its id is in `wandb_id` of the workdir.
+@dataclass(frozen=True)
+class WandbProject:
+    """Where a run is shown there: the group `wandb` of the config.
 
-    Args:
-        workdir: the run's folder.
-        config: the resolved config; `wandb.project`, `wandb.entity` and `wandb.name` are read.
-
-    Raises:
-        UserError: wandb is not installed, or does not start.
+    Attributes:
+      project: empty: nowhere.
+      entity: a user or a team; empty: the user who is logged in.
+      name: of the run; empty: the name of its workdir.
     """
 
-    def __init__(self, workdir: epath.Path, config: ConfigDict):
+    project: str = ""
+    entity: str = ""
+    name: str = ""
+
+
+class WandbRun:
+    """The `Board` there. The id of its run is in `wandb_id` of the workdir: a run that goes on here goes on there too.
+
+    Args:
+      workdir: the run's folder.
+      project: where the run is shown.
+      settings: the resolved config as nested dicts, which is shown with the run.
+
+    Raises:
+      UserError: wandb is not installed, or does not start.
+    """
+
+    def __init__(self, workdir: epath.Path, project: WandbProject, settings: Mapping[str, Any]) -> None:
         try:
             # Imported here: it is needed only where the config asks for it.
             import wandb
@@ -36,15 +53,15 @@ class WandbRun:
         self._image = wandb.Image
         try:
             self._run = wandb.init(
-                project=config.wandb.project,
-                entity=config.wandb.entity or None,
-                name=config.wandb.name or workdir.name,
+                project=project.project,
+                entity=project.entity or None,
+                name=project.name or workdir.name,
                 id=file.read_text().strip(),
                 resume="allow",
-                config=config.to_dict(),
+                config=dict(settings),
                 dir=None if is_remote(workdir) else str(workdir),
             )
-        except Exception as error:  # of many types, and none of them a defect of ours
+        except Exception as error:  # wandb's errors have many types, and none of them is a defect of ours
             reason = " ".join(str(error).split()) or type(error).__name__
             raise UserError(f"Weights & Biases does not start: {reason}; empty wandb.project does without") from error
 
@@ -57,7 +74,7 @@ class WandbRun:
         self._run.log({name: self._image(image)}, step=step)
 
     def flush(self) -> None:
-        """Nothing: wandb uploads on its own, and its copy is none that a run goes on from."""
+        """Does nothing: wandb uploads on its own, and no run goes on from what it has."""
 
     def close(self) -> None:
         """Returns when all is uploaded."""

@@ -14,21 +14,21 @@ class Window:
     """Collects the metrics of each update without waiting for them, and sums them up when a line is due.
 
     Args:
-      batch: samples of an update.
-      pending: what `pending` of the run before returned, from its checkpoint.
+      batch: images of an update.
+      pending: what the method `pending` returned when the checkpoint was saved from which the run goes on.
     """
 
-    def __init__(self, batch: int, pending: Mapping[str, Any] | None = None):
+    def __init__(self, batch: int, pending: Mapping[str, Any] | None = None) -> None:
         self._batch = batch
         self._steps: list[Mapping[str, Any]] = list((pending or {}).get("steps", ()))
         self._bad_before: int = (pending or {}).get("bad_steps", 0)
 
     def add(self, metrics: Mapping[str, jax.Array]) -> None:
-        """Adds those of one update: name to scalar."""
+        """Adds the metrics of one update: name to scalar."""
         self._steps.append(metrics)
 
     def summary(self) -> dict[str, float]:
-        """Counts are summed over the updates, anything else is averaged."""
+        """The metrics of all updates: counts are summed, anything else is averaged."""
         steps = self._fetch()
         names = steps[0]
         sums = {name: sum(step[name] for step in steps) for name in names}
@@ -36,7 +36,7 @@ class Window:
 
     @property
     def bad_steps(self) -> int:
-        """How many updates in a row, up to the last, had a loss that is not finite, or no sample to make one of."""
+        """How many updates in a row, up to the last one, had a loss that is not finite, or no image left for one."""
         count = self._bad_before
         for step in self._fetch():
             count = count + 1 if self._is_bad(step) else 0

@@ -9,27 +9,27 @@ from etils import epath
 
 from sid_jax.runtime.storage.files import is_remote, write_whole
 
-UPLOAD_SECONDS = 60  # a file in a bucket is written anew at most this often, and at `flush`
+UPLOAD_SECONDS = 60  # at least so long between two uploads of a file in a bucket, unless `flush` asks for one
 
 _log = logging.getLogger(__name__)
 
 
 class AppendFile:
-    """Appends to a file; made if it is not there.
+    """Appends to a file.
 
-    What can't be written is kept, reported once through logging, and tried again with all that follows: after a full
-    disk has been cleared the file is what it would have been.
+    What can't be written is kept, reported once through logging, and tried again with all that follows. Once a full
+    disk has space again, the file is what it would have been.
 
     Args:
-        path: local or gs://.
+      path: local or gs://; made if it is not there.
     """
 
-    def __init__(self, path: os.PathLike | str):
+    def __init__(self, path: os.PathLike | str) -> None:
         self._path = epath.Path(path)
         self._waiting = b""  # not written yet
         self._failing = False
         if is_remote(path):
-            # There is no appending in a bucket: the whole content is kept, and uploaded now and then.
+            # Nothing can be appended in a bucket, so the whole content is kept, and uploaded now and then.
             self._whole = self._path.read_bytes() if self._path.exists() else b""
             self._uploaded = time.monotonic()
             self._file = None
@@ -38,7 +38,10 @@ class AppendFile:
             self._size = self._file.tell()
 
     def append(self, data: bytes) -> None:
-        """Adds bytes: at once on a disk, within `UPLOAD_SECONDS` in a bucket. Does not fail where the disk does."""
+        """Adds bytes: on a disk at once, in a bucket not before `UPLOAD_SECONDS` have passed since the last upload.
+
+        Does not fail if they can't be written.
+        """
         self._waiting += data
         if self._file is None and time.monotonic() - self._uploaded < UPLOAD_SECONDS:
             return
@@ -55,7 +58,7 @@ class AppendFile:
         """Returns when all that was appended is on the disk, or in the bucket.
 
         Raises:
-            OSError: it can't be written.
+          OSError: it can't be written.
         """
         self._write()
         if self._file is not None:
@@ -83,7 +86,7 @@ class AppendFile:
                 while written < len(self._waiting):
                     written += self._file.write(self._waiting[written:])
             except OSError:
-                # No half of a line stays behind, whether or not the rest follows; to cut a file needs no space.
+                # Half a line must not stay behind, since the rest may never follow; cutting a file needs no space.
                 with contextlib.suppress(OSError):
                     self._file.truncate(self._size)
                 raise

@@ -17,7 +17,7 @@ def absolute(path: os.PathLike | str) -> epath.Path:
     """The path, from the root of its disk or of its bucket.
 
     Raises:
-        UserError: it is in a bucket, and what reads buckets is not installed.
+      UserError: it is in a bucket, and what reads buckets is not installed.
     """
     if not is_remote(path):
         return epath.Path(path).expanduser().resolve()
@@ -27,7 +27,7 @@ def absolute(path: os.PathLike | str) -> epath.Path:
 
 
 def write_whole(path: os.PathLike | str, data: bytes | str) -> None:
-    """Writes a file so that whoever reads it meanwhile, or after a crash, finds the old content or the new one."""
+    """Writes a file of which a reader, meanwhile or after a crash, finds the old content or the new one."""
     file = epath.Path(path)
     data = data.encode() if isinstance(data, str) else data
     if is_remote(path):
@@ -39,13 +39,13 @@ def write_whole(path: os.PathLike | str, data: bytes | str) -> None:
 
 
 def refuse_links_out(folder: epath.Path) -> None:
-    """Finds out whether a symbolic link in a folder on a disk, or in a folder in it, leads out of it.
+    """Checks that no symbolic link in a folder on a disk, or in a folder in it, leads out of the folder.
 
-    What is written there would be written, and what is deleted there be deleted, elsewhere: a folder that comes from
+    What a run writes or deletes in its folder would be written or deleted elsewhere, and a folder that comes from
     somebody else may have been made for that.
 
     Raises:
-        UserError: one does.
+      UserError: a link does.
     """
     if is_remote(folder):
         return

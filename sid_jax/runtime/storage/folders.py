@@ -11,16 +11,16 @@ from pathlib import Path
 
 @contextlib.contextmanager
 def appearing(folder: Path) -> Iterator[Path]:
-    """A new folder beside `folder`, which takes its name, and its place, when the block has ended without error.
+    """A context with a new, empty folder, which takes the name and the place of `folder` when it ends without error.
 
-    What a process that was killed in such a block has left is removed first; what it was about to replace comes back.
+    A process that is killed in such a context leaves files beside `folder`. They are removed first; a folder that it
+    was about to replace comes back.
     """
     token = secrets.token_hex(4)
     new, old = (folder.with_name(f".{folder.name}.{token}.{suffix}") for suffix in ("partial", "replaced"))
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
         _clear_up(folder)
-        new.mkdir()
+        new.mkdir(parents=True)
         yield new
         if folder.exists():
             os.rename(folder, old)
@@ -33,7 +33,7 @@ def appearing(folder: Path) -> Iterator[Path]:
 
 
 def _clear_up(folder: Path) -> None:
-    """Removes what an export that was killed has left beside `folder`; what it was about to replace comes back."""
+    """Removes what a killed process has left beside `folder`; a folder that it was about to replace comes back."""
     for old in folder.parent.glob(f".{glob.escape(folder.name)}.????????.replaced"):
         if folder.exists():
             shutil.rmtree(old)

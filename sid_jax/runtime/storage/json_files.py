@@ -1,6 +1,7 @@
-"""JSON files that a user brings: read with errors that name the file, written as diffusers writes them."""
+"""JSON: files that a user brings, read with errors that name the file; and text as diffusers writes it."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,11 @@ _LARGEST = 64 << 20  # bytes; a tokenizer's vocabulary is 1 MB, an index of 2,00
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The JSON object in `path`. Raises UserError where the file is missing, malformed or holds something else."""
+    """The JSON object in a file.
+
+    Raises:
+      UserError: the file is missing, too large or malformed, or holds something else.
+    """
     try:
         size = path.stat().st_size
         if size > _LARGEST:
@@ -27,6 +32,11 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
-def write_json(path: Path, value: dict[str, Any]) -> None:
-    """Writes `value` with two spaces of indentation and sorted keys."""
-    path.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Writes `to_text(value)` to a file on a disk."""
+    path.write_text(to_text(value), encoding="utf-8")
+
+
+def to_text(value: Mapping[str, Any]) -> str:
+    """The value as JSON with two spaces of indentation and sorted keys: equal values give equal text."""
+    return json.dumps(value, indent=2, sort_keys=True) + "\n"

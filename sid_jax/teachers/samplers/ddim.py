@@ -1,13 +1,12 @@
 """DDIM, the sampler that the teacher is measured with (Song et al. 2021, arXiv 2010.02502, eta = 0)."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from sid_jax.errors import UserError
-from sid_jax.sid import VP, Network, guided
+from sid_jax.sid import VP, Condition, Denoiser, Noise, guided
 
 
 @dataclass(frozen=True)
@@ -27,7 +26,7 @@ class DDIM:
     num_steps: int = 50
     guidance_scale: float = 7.5
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         most = len(self.process.alphas_cumprod) - 1
         if not 1 <= self.num_steps <= most:
             raise UserError(f"DDIM takes 1 to {most} steps, not {self.num_steps}")
@@ -38,19 +37,15 @@ class DDIM:
         stride = len(self.process.alphas_cumprod) // self.num_steps
         return tuple(k * stride + 1 for k in range(self.num_steps))[::-1]
 
-    def generate(self, network: Network, noise, cond: Any, empty: Any) -> jax.Array:
-        """Latents `[B, H, W, C]` that start from the unit noise `noise(0)` of that shape.
-
-        `network` is that of `sid.guidance`; `cond` is the condition of each sample, and `empty` that of the empty
-        prompt with a batch axis of 1.
-        """
+    def generate(self, denoiser: Denoiser, noise: Noise, condition: Condition) -> jax.Array:
+        """Latents `[B, H, W, C]` that start from the unit noise `noise(0)` of that shape."""
         times = jnp.asarray(self.times)
         following = jnp.append(times[1:], 0)
         start = noise(0)
 
         def step(k: jax.Array, x: jax.Array) -> jax.Array:
             t, to = jnp.full(len(x), times[k]), jnp.full(len(x), following[k])
-            (output,) = guided(network, x, t, cond, empty, self.guidance_scale)
+            (output,) = guided(denoiser, x, t, condition, (self.guidance_scale,))
             x0 = self.process.to_x0(x, t, output)
             return self.process.corrupt(x0, to, self.process.noise_of(x, t, x0))
 

@@ -8,7 +8,7 @@ from flax import nnx
 
 from sid_jax.models import Execution
 from sid_jax.models.layers.attention import attend
-from sid_jax.models.layers.execution import REMAT, run, settle
+from sid_jax.models.layers.execution import REMAT, keep_layout, run
 from sid_jax.models.layers.transformer import Transformer2DModel, geglu
 
 
@@ -65,9 +65,9 @@ def test_attention_kernels_do_not_run_again(remat):
 
 
 @pytest.mark.parametrize(("platform", "barriers"), [("tpu", 1), ("gpu", 0), (None, 0)])
-def test_only_tpus_need_to_settle(platform, barriers):
+def test_only_tpus_need_to_keep_the_layout(platform, barriers):
     execution = platform and Execution(platform=platform)
-    program = str(jax.make_jaxpr(lambda x: settle(execution, x) + 1)(1.0))
+    program = str(jax.make_jaxpr(lambda x: keep_layout(execution, x) + 1)(1.0))
     assert program.count("optimization_barrier") == barriers
 
 

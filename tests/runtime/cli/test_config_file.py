@@ -16,9 +16,13 @@ def schema():
     c.name = "run"
     c.sizes = (8, 16)
     c.optimizer = ConfigDict()
-    c.optimizer.lr = 1e-6
+    c.optimizer.fake_lr = 1e-6
+    c.optimizer.generator_lr = 1e-6
     c.optimizer.clip = config_dict.placeholder(float)
     return c
+
+
+GROUP = "optimizer.clip", "optimizer.fake_lr", "optimizer.generator_lr"
 
 
 @pytest.fixture
@@ -61,8 +65,8 @@ def overridden(key, text):
         ("name", "3", "3"),
         ("sizes", "(1, 2, 3)", (1, 2, 3)),
         ("sizes", "4", (4,)),
-        ("optimizer.lr", "1e-5", 1e-5),
-        ("optimizer.lr", "1", 1.0),
+        ("optimizer.fake_lr", "1e-5", 1e-5),
+        ("optimizer.fake_lr", "1", 1.0),
         ("optimizer.clip", "0.5", 0.5),
         ("optimizer.clip", "2", 2.0),
         ("optimizer.clip", "none", None),
@@ -82,8 +86,8 @@ def test_an_override_has_the_type_of_its_default(key, text, value):
         ("batch", "", "an int"),
         ("batch", "none", "an int"),
         ("verbose", "maybe", "true or false"),
-        ("optimizer.lr", "fast", "a float"),
-        ("optimizer.lr", "none", "a float"),
+        ("optimizer.fake_lr", "fast", "a float"),
+        ("optimizer.fake_lr", "none", "a float"),
         ("optimizer.clip", "x", "a float or none"),
         ("sizes", "(1, 'a')", "a tuple of int"),
         ("sizes", "(1, True)", "a tuple of int"),
@@ -98,10 +102,11 @@ def test_an_ill_typed_override_names_key_type_and_value(key, text, expected):
     ("key", "hint"),
     [
         ("bacth", "unknown config key bacth: did you mean batch?"),
-        ("lr", "unknown config key lr: did you mean optimizer.lr?"),
-        ("optimizer.lrr", "unknown config key optimizer.lrr: did you mean optimizer.lr?"),
+        ("lr", "unknown config key lr: did you mean optimizer.fake_lr?"),
+        ("fake_lr", "unknown config key fake_lr: did you mean optimizer.fake_lr?"),
+        ("optimizer.lrr", "unknown config key optimizer.lrr: did you mean optimizer.fake_lr?"),
         ("zzzzzz", "unknown config key zzzzzz: --help lists them"),
-        ("optimizer", "config key optimizer is a group: set one of optimizer.clip, optimizer.lr"),
+        ("optimizer", "config key optimizer is a group: set one of " + ", ".join(GROUP)),
     ],
 )
 def test_an_unknown_key_is_an_error_with_the_closest_one(key, hint):
@@ -117,8 +122,8 @@ def test_none_goes_back_to_the_default_of_a_placeholder_that_the_file_has_set():
 
 def test_load_applies_overrides_in_order_and_locks(write):
     path = write("c = default()\nc.batch = 64\nreturn c")
-    config = config_file.load(path, settings.default(), [("optimizer.lr", "1e-4"), ("optimizer.lr", "1e-3")])
-    assert (config.batch, config.optimizer.lr) == (64, 1e-3)
+    config = config_file.load(path, settings.default(), [("optimizer.fake_lr", "1e-4"), ("optimizer.fake_lr", "1e-3")])
+    assert (config.batch, config.optimizer.fake_lr) == (64, 1e-3)
     with pytest.raises((AttributeError, KeyError)):
         config.new_key = 1
 
@@ -166,18 +171,18 @@ def test_a_config_file_without_get_config(tmp_path):
 
 def test_json_is_stable_and_comes_back_with_its_types():
     config = schema()
-    config.optimizer.lr = 0.1 + 0.2
+    config.optimizer.fake_lr = 0.1 + 0.2
     text = config_file.to_json(config)
     assert list(json.loads(text)) == sorted(json.loads(text))
     back = config_file.from_json(text, schema())
     assert config_file.to_json(back) == text
     assert back.to_dict() == config.to_dict()
     assert isinstance(back.sizes, tuple)
-    assert config_file.flatten(back)["optimizer.lr"] == 0.1 + 0.2
+    assert config_file.flatten(back)["optimizer.fake_lr"] == 0.1 + 0.2
 
 
 def test_json_without_a_key_takes_the_default():
-    assert config_file.from_json('{"batch": 3}', schema()).optimizer.lr == 1e-6
+    assert config_file.from_json('{"batch": 3}', schema()).optimizer.fake_lr == 1e-6
 
 
 @pytest.mark.parametrize(
@@ -193,10 +198,62 @@ def test_json_that_is_no_config_is_an_error(text, problem):
     assert error_of(config_file.from_json, text, schema()).startswith(problem)
 
 
+@pytest.mark.parametrize(("old", "new"), config_file.RENAMED.items())
+def test_every_key_that_was_renamed_is_one_of_train(old, new):
+    keys = config_file.flatten(settings.default())
+    assert new in keys and old not in keys
+
+
+def test_an_override_may_have_the_old_name_of_a_key():
+    config = schema()
+    for key, text in (("lr", "1e-3"), ("fake_lr", "1e-4"), ("generator_lr", "3"), ("glr", "1")):
+        config_file.override(config, schema(), f"optimizer.{key}", text)
+    assert config.optimizer.to_dict() == {"clip": None, "fake_lr": 1e-4, "generator_lr": 1.0}
+    assert error_of(overridden, "optimizer.glr", "fast") == "config key optimizer.glr takes a float, not 'fast'"
+
+
+def test_a_config_file_may_have_the_old_name_of_a_key_which_then_counts(write, caplog):
+    write("c = default()\nc.optimizer.generator_lr = 0.5\nreturn c", name="todays.py")
+    path = write("import todays\nc = todays.get_config()\nc.optimizer.lr = 1\nc.optimizer.glr = 0.25\nreturn c.lock()")
+    config = config_file.load(path, settings.default(), [("optimizer.lr", "2")])
+    assert (config.optimizer.fake_lr, config.optimizer.generator_lr) == (2.0, 0.25)
+    assert set(config_file.flatten(config)) == set(config_file.flatten(settings.default()))
+    assert config.is_locked
+    assert caplog.messages == [
+        f"config {path} sets optimizer.glr, which is now called optimizer.generator_lr",
+        f"config {path} sets optimizer.lr, which is now called optimizer.fake_lr",
+    ]
+
+
+def test_an_old_name_with_a_value_of_another_type_is_an_error(write):
+    path = write("c = default()\nc.optimizer.lr = 'fast'\nreturn c")
+    message = error_of(config_file.load, path, settings.default())
+    assert message == f"config {path}: key optimizer.lr takes a float, not 'fast'"
+
+
+def test_json_may_have_the_old_name_of_a_key_and_is_written_with_the_new_one():
+    config = schema()
+    config.optimizer.fake_lr, config.optimizer.generator_lr = 0.5, 0.25
+    text = config_file.to_json(config)
+    older = text.replace('"fake_lr"', '"lr"').replace('"generator_lr"', '"glr"')
+    assert older != text and config_file.to_json(config_file.from_json(older, schema())) == text
+
+
+def test_a_schema_may_have_a_key_that_is_called_like_one_that_was_renamed():
+    other = ConfigDict({"optimizer": {"lr": 1e-6}})
+    assert config_file.from_json('{"optimizer": {"lr": 0.5}}', other).optimizer.lr == 0.5
+
+
+def test_nested_mappings_are_flattened_as_a_config_is():
+    config = settings.default()
+    assert config_file.flatten(config.to_dict()) == config_file.flatten(config)
+
+
 def test_the_schema_of_train_is_overridable_in_every_key():
     defaults = config_file.flatten(settings.default())
     for key, value in defaults.items():
-        text = "0.5" if value is None else str(value)
         config = settings.default()
-        config_file.override(config, settings.default(), key, text)
-        assert config_file.flatten(config)[key] == (0.5 if value is None else value)
+        group, _, leaf = key.rpartition(".")
+        number = (config[group] if group else config).get_type(leaf)("7") if value is None else value
+        config_file.override(config, settings.default(), key, str(number))
+        assert config_file.flatten(config)[key] == number

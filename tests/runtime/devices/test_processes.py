@@ -98,7 +98,7 @@ def test_processes_that_do_not_answer_are_an_error_of_one_line(join, monkeypatch
 
 def test_one_process_sees_and_agrees_with_itself(tmp_path):
     assert processes.gather(True).tolist() == [True]
-    assert processes.see_the_first(tmp_path).tolist() == [True]
+    assert processes.share_a_disk(tmp_path).tolist() == [True]
     assert list(tmp_path.iterdir()) == []
     processes.wait_for_all("test")
     assert processes.is_first()
@@ -107,9 +107,9 @@ def test_one_process_sees_and_agrees_with_itself(tmp_path):
 def test_a_transfer_that_fails_tells_of_the_other_process(monkeypatch):
     monkeypatch.setattr(jax, "process_count", lambda: 2)
     said = r"^another process .*Gloo AllGather failed: Read error\)$"
-    with pytest.raises(processes.ProcessLost, match=said), processes.noticing_losses():
+    with pytest.raises(processes.ProcessLost, match=said), processes.detecting_lost_processes():
         raise ValueError("UNKNOWN: Gloo AllGather failed:\n Read error")
-    with pytest.raises(ValueError, match="ours"), processes.noticing_losses():
+    with pytest.raises(ValueError, match="ours"), processes.detecting_lost_processes():
         raise ValueError("ours")
 
 

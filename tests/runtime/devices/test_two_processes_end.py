@@ -26,7 +26,7 @@ def main(argv):
     split, whole = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in (["data"], []))
     ones = jax.make_array_from_callback((2,), split, lambda index: np.ones(1, np.float32))
     total = jax.jit(lambda x: x.sum(), out_shardings=whole)
-    with processes.noticing_losses(), watching() as preemption:
+    with processes.detecting_lost_processes(), watching() as preemption:
         for step in range(1, 10**6):
             assert float(total(ones)) == 2
             print("update", step, flush=True)

@@ -8,14 +8,27 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 from sid_jax.errors import UserError
+from sid_jax.runtime.cli import config_file
 from sid_jax.runtime.run import log as run_log
 from sid_jax.runtime.run.log import RunLog, make_workdir
 
-CONFIG = ConfigDict({"b": 1, "a": {"c": 0.5}})
+SETTINGS = {"b": 1, "a": {"c": 0.5, "sizes": (8, 16)}}
+CONFIG_JSON = """\
+{
+  "a": {
+    "c": 0.5,
+    "sizes": [
+      8,
+      16
+    ]
+  },
+  "b": 1
+}
+"""
 
 
 def log_steps(workdir, steps, resumed_step=0):
-    log = RunLog(workdir, CONFIG, resumed_step)
+    log = RunLog(workdir, SETTINGS, resumed_step)
     for step in steps:
         log.metrics(step, step * 8, {"loss": jnp.float32(step / 3), "bad": np.nan, "count": step}, {"wait": 0.5})
     log.close()
@@ -67,7 +80,7 @@ def test_a_run_that_begins_again_from_nothing_keeps_no_old_lines(tmp_path):
 
 
 def test_a_line_is_on_the_disk_at_once(tmp_path):
-    log = RunLog(tmp_path, CONFIG)
+    log = RunLog(tmp_path, SETTINGS)
     log.metrics(1, 8, {"loss": 1.0})
     assert lines(tmp_path / "metrics.jsonl") == [{"step": 1, "images": 8, "loss": 1.0}]
     log.close()
@@ -76,7 +89,7 @@ def test_a_line_is_on_the_disk_at_once(tmp_path):
 def test_a_run_in_a_bucket(bucket):
     workdir = make_workdir(f"{bucket}/runs/a")
     log_steps(workdir, range(1, 5))
-    log = RunLog(workdir, CONFIG, resumed_step=2)
+    log = RunLog(workdir, SETTINGS, resumed_step=2)
     log.metrics(3, 24, {"loss": 1.0})
     assert [line["step"] for line in lines(workdir / "metrics.jsonl")] == [1, 2]
     log.flush()
@@ -86,16 +99,16 @@ def test_a_run_in_a_bucket(bucket):
     log.close()
     assert [line["step"] for line in lines(workdir / "timing.jsonl")] == [1, 2, 3, 4]
     assert (workdir / "samples" / "samples-000003.png").read_bytes().startswith(b"\x89PNG")
-    assert json.loads((workdir / "config.json").read_text()) == CONFIG.to_dict()
+    assert (workdir / "config.json").read_text() == CONFIG_JSON
 
 
 def test_the_config_is_written(tmp_path):
-    RunLog(tmp_path, CONFIG).close()
-    assert json.loads((tmp_path / "config.json").read_text()) == {"a": {"c": 0.5}, "b": 1}
+    RunLog(tmp_path, SETTINGS).close()
+    assert (tmp_path / "config.json").read_text() == CONFIG_JSON == config_file.to_json(ConfigDict(SETTINGS))
 
 
 def test_pictures_are_files_and_tensorboard_events(tmp_path):
-    log = RunLog(tmp_path, CONFIG)
+    log = RunLog(tmp_path, SETTINGS)
     path = log.picture(30, "samples", Image.new("RGB", (12, 8), (1, 2, 3)))
     log.metrics(30, 240, {"a_scalar": 1.0})
     log.close()
@@ -108,7 +121,7 @@ def test_pictures_are_files_and_tensorboard_events(tmp_path):
 
 def test_other_processes_write_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(run_log.jax, "process_index", lambda: 1)
-    log = RunLog(make_workdir(tmp_path / "run"), CONFIG)
+    log = RunLog(make_workdir(tmp_path / "run"), SETTINGS)
     log.metrics(1, 8, {"loss": 1.0})
     log.picture(1, "samples", Image.new("RGB", (1, 1)))
     log.flush()

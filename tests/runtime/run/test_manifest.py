@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import orbax.checkpoint as ocp
 import pytest
 from etils import epath
-from ml_collections import ConfigDict
 
 from sid_jax.runtime.run import manifest
 from sid_jax.runtime.run.checkpoints import Checkpoints
@@ -19,7 +18,7 @@ def saved(tmp_path_factory):
     """A checkpoint, not to be changed."""
     folder = tmp_path_factory.mktemp("saved")
     checkpoints = Checkpoints(folder)
-    checkpoints.save(1, {"w": jnp.arange(5000.0), "b": jnp.ones(7)}, {"next": 3}, ConfigDict({"seed": 1}))
+    checkpoints.save(1, {"w": jnp.arange(5000.0), "b": jnp.ones(7)}, {"next": 3}, {"seed": 1})
     checkpoints.close()
     return folder / "1"
 

@@ -2,13 +2,13 @@ import logging
 
 from etils import epath
 
-from sid_jax.runtime.run.messages import telling
+from sid_jax.runtime.run.messages import logging_to
 
 
 def test_what_is_said_is_shown_and_kept(tmp_path, capsys):
     log = logging.getLogger("sid_jax.train")
     for start in (1, 2):
-        with telling(epath.Path(tmp_path)):
+        with logging_to(epath.Path(tmp_path)):
             log.info("start %d", start)
             log.warning("a disk is full")
     log.info("not in it")

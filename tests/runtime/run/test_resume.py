@@ -13,15 +13,15 @@ def saved():
     return json.loads(config_file.to_json(settings.default()))
 
 
-def changed(**flat):
+def current(**flat):
     config = settings.default()
     config.update_from_flattened_dict({key.replace("__", "."): value for key, value in flat.items()})
-    return config
+    return config.to_dict()
 
 
 def test_the_same_config_goes_on():
-    assert training_differences(saved(), settings.default()) == {}
-    check_same_training(saved(), settings.default(), "runs/a")
+    assert training_differences(saved(), current()) == {}
+    check_same_training(saved(), current(), "runs/a")
 
 
 @pytest.mark.parametrize(
@@ -39,11 +39,11 @@ def test_the_same_config_goes_on():
     ],
 )
 def test_what_does_not_change_the_training_may_differ(change):
-    assert training_differences(saved(), changed(**change)) == {}
+    assert training_differences(saved(), current(**change)) == {}
 
 
 def test_what_changes_the_training_is_shown():
-    config = changed(sid__alpha=1.2, guidance__kappa1=2.0, batch=64)
+    config = current(sid__alpha=1.2, guidance__kappa1=2.0, batch=64)
     assert training_differences(saved(), config) == {
         "batch": (512, 64),
         "guidance.kappa1": (None, 2.0),
@@ -61,10 +61,32 @@ def test_a_key_that_one_of_them_lacks_is_a_difference():
     older = saved()
     del older["seed"]
     older["sid"]["beta"] = 3
-    assert training_differences(older, settings.default()) == {"seed": ("unset", 0), "sid.beta": (3, "unset")}
+    assert training_differences(older, current()) == {"seed": ("unset", 0), "sid.beta": (3, "unset")}
 
 
 def test_forced_differences_are_told(caplog):
     with caplog.at_level(logging.WARNING, logger="sid_jax"):
-        check_same_training(saved(), changed(sid__alpha=1.2), "runs/a", force=True)
+        check_same_training(saved(), current(sid__alpha=1.2), "runs/a", force=True)
     assert caplog.messages == ["going on with other settings, as --resume=force asks: sid.alpha was 1.0 and is 1.2"]
+
+
+def with_old_names():
+    older = saved()
+    older["optimizer"]["lr"] = older["optimizer"].pop("fake_lr")
+    older["optimizer"]["glr"] = older["optimizer"].pop("generator_lr")
+    return older
+
+
+def test_a_key_that_was_renamed_since_is_the_same_key():
+    assert training_differences(with_old_names(), current()) == {}
+    check_same_training(with_old_names(), current(), "runs/a")
+
+
+def test_a_key_that_was_renamed_and_changed_is_shown_by_its_new_name():
+    assert training_differences(with_old_names(), current(optimizer__generator_lr=0.5)) == {
+        "optimizer.generator_lr": (1e-6, 0.5)
+    }
+
+
+def test_a_tuple_is_the_list_that_it_was_saved_as():
+    assert training_differences({"sizes": [8, 16]}, {"sizes": (8, 16)}) == {}

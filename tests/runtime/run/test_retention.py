@@ -41,6 +41,13 @@ def test_what_makes_no_sense(values, says):
         Keep(**values)
 
 
+def test_what_stays_is_the_configs():
+    keys = {"newest": "checkpoints", "every": "every", "best": "best", "metric": "best_by", "mode": "best_mode"}
+    values = {"newest": 3, "every": 10, "best": 2, "metric": "fid", "mode": "max"}
+    settings = {f"keep_{keys[name]}": value for name, value in values.items()}
+    assert Keep.from_config(settings) == Keep(**values)
+
+
 def test_due_by_updates():
     schedule = Schedule(5)
     schedule.tick()

@@ -5,11 +5,12 @@ import logging
 import jax.numpy as jnp
 import pytest
 
-import sid_jax.config
 from sid_jax.errors import UserError
 from sid_jax.runtime.run.checkpoints import SaveError
-from sid_jax.runtime.run.saving import Saving
+from sid_jax.runtime.run.saving import Saving, SavingPolicy
 from sid_jax.runtime.run.window import Window
+
+SETTINGS = {"seed": 3}
 
 
 class InMemory:
@@ -21,6 +22,7 @@ class InMemory:
         self.steps, self._begun, self._failing = [], [], failing
 
     def save(self, step, state, position, config, metrics):
+        assert config is SETTINGS
         self._begun.append(step)
 
     def wait(self):
@@ -45,10 +47,8 @@ class Log:
             raise OSError(28, "No space left on device")
 
 
-def saving_with(checkpoints, log=None, **settings):
-    config = sid_jax.config.default()
-    config.update(checkpoint_every=2, **settings)
-    return Saving(checkpoints, log or Log(), config)
+def saving_with(checkpoints, log=None, **policy):
+    return Saving(checkpoints, log or Log(), SavingPolicy(every=2, **policy), SETTINGS)
 
 
 def window(loss=1.0):
@@ -67,8 +67,8 @@ def run(saving, steps, bad=()):
 def test_how_long_a_checkpoint_took_is_logged_once():
     saving = saving_with(InMemory())
     saving.save(2, None, {}, window(), {})
-    assert saving.look() == {"checkpoint_seconds": 2.5}
-    assert saving.look() == {}
+    assert saving.poll() == {"checkpoint_seconds": 2.5}
+    assert saving.poll() == {}
 
 
 def test_a_run_goes_on_without_a_checkpoint_that_cannot_be_written(caplog):
@@ -112,3 +112,30 @@ def test_a_run_that_ends_without_its_checkpoint_says_so():
     run(saving, 7)
     with pytest.raises(UserError, match=r"^update 7 was reached and has no checkpoint, .* the newest is of update 6"):
         saving.finish(7)
+
+
+def test_a_run_whose_losses_stay_non_finite_ends_and_says_what_to_lower():
+    checkpoints = InMemory()
+    saving = saving_with(checkpoints, max_bad_steps=2)
+    run(saving, 2)
+    saving.finish(2)
+    bad = window(float("nan"))
+    saving.stop_if_bad(bad, 3)
+    bad.add(bad.pending()["steps"][0])
+    with pytest.raises(UserError) as caught:
+        saving.stop_if_bad(bad, 4)
+    assert str(caught.value) == (
+        "the losses were not finite for 2 updates, from update 3 to 4; the newest checkpoint, of update 2, is good: "
+        "lower optimizer.fake_lr and optimizer.generator_lr, or set precision.compute to float32"
+    )
+
+
+def test_the_policy_is_the_configs():
+    settings = {
+        "checkpoint_every": 7,
+        "checkpoint_minutes": 1.5,
+        "max_bad_steps": 3,
+        "on_failed_save": "stop",
+        "seed": 1,
+    }
+    assert SavingPolicy.from_config(settings) == SavingPolicy(7, 1.5, 3, "stop")

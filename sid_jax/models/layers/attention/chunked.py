@@ -13,7 +13,17 @@ CHUNK = 1024  # positions; a chunk of logits is this squared, for each head and 
 
 
 def chunked(query: jax.Array, key: jax.Array, value: jax.Array, *, chunk: int = CHUNK) -> jax.Array:
-    """See `attend`. `chunk` positions at a time; a last chunk that is not full is filled up."""
+    """Attention, one chunk of queries and one of keys at a time.
+
+    Args:
+      query: `[B, Lq, heads, D]`.
+      key: `[B, Lk, heads, D]`.
+      value: `[B, Lk, heads, D]`.
+      chunk: positions. The last chunk, where it is not full, is filled up.
+
+    Returns:
+      `[B, Lq, heads, D]`, in the type of `value`.
+    """
     keys, values = _split(key, chunk), _split(value, chunk)
     present = _split(jnp.ones((1, key.shape[1], 1, 1), bool), chunk)
     one = jax.checkpoint(functools.partial(_one_query_chunk, keys=keys, values=values, present=present))
@@ -30,10 +40,13 @@ def _split(x: jax.Array, chunk: int) -> jax.Array:
 
 
 def _one_query_chunk(query: jax.Array, keys: jax.Array, values: jax.Array, present: jax.Array) -> jax.Array:
+    """Attention of one chunk of queries `[B, Lq, heads, D]` to all chunks of keys `[chunks, B, Lk, heads, D]`."""
     batch, length, heads, size = query.shape
 
     @jax.checkpoint
-    def add_chunk(state, chunk):
+    def add_chunk(
+        state: tuple[jax.Array, jax.Array, jax.Array], chunk: tuple[jax.Array, jax.Array, jax.Array]
+    ) -> tuple[tuple[jax.Array, jax.Array, jax.Array], None]:
         maximum, total, out = state  # [B, heads, Lq], [B, heads, Lq], [B, Lq, heads, D]: float32
         key, value, there = chunk
         logits = jnp.einsum("bqhd,bkhd->bhqk", query, key, preferred_element_type=jnp.float32) * size**-0.5

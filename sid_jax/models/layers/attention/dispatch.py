@@ -1,14 +1,29 @@
 """The one entrance to attention, and which implementation is behind it."""
 
+from collections.abc import Callable
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from sid_jax.models.layers.attention.chunked import CHUNK, chunked
 from sid_jax.models.layers.attention.kernels import cudnn, cudnn_obstacle, splash, splash_obstacle
 from sid_jax.models.layers.attention.plain import plain
 from sid_jax.models.layers.execution import Execution
 
-_KERNELS = {"gpu": ("cudnn", cudnn_obstacle), "tpu": ("splash", splash_obstacle)}
+
+class _Kernel(NamedTuple):
+    """The kernel of a platform: its name in `ATTENTION`, and what says why it can't run lengths, heads and a type."""
+
+    name: str
+    obstacle: Callable[[int, int, int, np.dtype], str | None]
+
+
+_KERNELS: dict[str | None, _Kernel] = {
+    "gpu": _Kernel("cudnn", cudnn_obstacle),
+    "tpu": _Kernel("splash", splash_obstacle),
+}
 _LARGE = 4 * CHUNK  # positions from which plain attention's logits cost more than computing them twice
 
 
@@ -38,7 +53,9 @@ def attend(
     Raises:
       ValueError: `execution.attention` names an implementation that can't run this shape or type.
     """
-    chosen = "xla" if causal or execution is None else choose(execution, query.shape, key.shape[1], query.dtype)
+    if causal or execution is None:
+        return plain(query, key, value, causal)
+    chosen = choose(execution, query.shape, key.shape[1], query.dtype)
     if chosen == "xla":
         return plain(query, key, value, causal)
     if chosen == "chunked":
@@ -47,7 +64,16 @@ def attend(
 
 
 def choose(execution: Execution, shape: tuple[int, ...], key_length: int, dtype: jax.typing.DTypeLike) -> str:
-    """The implementation for queries of `shape` `[B, Lq, heads, D]`: a name of `ATTENTION` other than "auto".
+    """The implementation that `attend` uses.
+
+    Args:
+      execution: what is asked for, and on which platform.
+      shape: (B, Lq, heads, D) of the queries.
+      key_length: Lk, of the keys.
+      dtype: of the queries.
+
+    Returns:
+      A name of `ATTENTION` other than "auto".
 
     Raises:
       ValueError: `execution.attention` names an implementation that can't run this shape or type.
@@ -55,12 +81,12 @@ def choose(execution: Execution, shape: tuple[int, ...], key_length: int, dtype:
     length, head_size = shape[1], shape[3]
     if min(length, key_length) < execution.long_attention:
         return "xla"
-    name, obstacle_of = _KERNELS.get(execution.platform, (None, None))
-    obstacle = obstacle_of and obstacle_of(length, key_length, head_size, jnp.dtype(dtype))
+    kernel = _KERNELS.get(execution.platform)
+    obstacle = kernel.obstacle(length, key_length, head_size, jnp.dtype(dtype)) if kernel else None
     if execution.attention == "auto":
-        if name and not obstacle:
-            return name
+        if kernel and not obstacle:
+            return kernel.name
         return "chunked" if min(length, key_length) >= _LARGE else "xla"
-    if execution.attention == name and obstacle:
-        raise ValueError(f"attention.implementation: {name!r} {obstacle}; use 'auto'")
+    if kernel and execution.attention == kernel.name and obstacle:
+        raise ValueError(f"attention.implementation: {kernel.name!r} {obstacle}; use 'auto'")
     return execution.attention

@@ -1,16 +1,17 @@
 """Text conditioning against what the diffusers pipelines give their UNets."""
 
 import dataclasses
+import functools
 
 import diffusers
 import jax
 import numpy as np
 import pytest
 import torch
+from pipelines import load_pipeline
 
 from sid_jax.errors import UserError
-from sid_jax.families.prompts import encode, tokenise
-from sid_jax.families.stable_diffusion import load_teacher
+from sid_jax.families.stable_diffusion import combine_text, teacher_of
 
 PROMPTS = ["A cat.", "", "two dogs, " * 50]
 
@@ -23,13 +24,21 @@ def close(actual, expected):
 
 @pytest.fixture(scope="module")
 def teachers(pipelines):
-    return {kind: load_teacher(folder, parts=("text_encoders",)) for kind, folder in pipelines.items()}
+    return {kind: load_pipeline(folder, parts=("text_encoders",)) for kind, folder in pipelines.items()}
 
 
-def encoded(teacher, prompts, **options):
-    params = [component.params for component in teacher.text_encoders]
-    ids = tokenise(teacher, prompts)
-    return jax.jit(lambda params, ids: encode(teacher, params, ids, resolution=96, **options))(params, ids)
+def tokenise(pipeline, prompts):
+    return teacher_of(pipeline).conditions.read(prompts)
+
+
+def encoded(pipeline, prompts, zero_empty=None):
+    conditions = teacher_of(pipeline).conditions
+    if zero_empty is not None:
+        combine = functools.partial(combine_text, zero_empty=zero_empty)
+        conditions = dataclasses.replace(conditions, combine=combine)
+    params = tuple(component.params for component in pipeline.text_encoders)
+    encode = jax.jit(functools.partial(conditions.encode_condition, resolution=96))
+    return encode(params, conditions.read(prompts))
 
 
 @pytest.mark.parametrize("kind", ["sd", "sdxl"])
@@ -80,7 +89,7 @@ def test_stable_diffusion_xl(teachers, pipelines, zero_empty):
 @pytest.mark.parametrize("kind", ["sd", "sdxl"])
 def test_the_unet_takes_it(pipelines, kind):
     """The whole way: prompts to a prediction, as PyTorch's pipeline makes it."""
-    teacher = load_teacher(pipelines[kind], parts=("unet", "text_encoders"))
+    teacher = load_pipeline(pipelines[kind], parts=("unet", "text_encoders"))
     pipeline = getattr(diffusers, teacher.model_index["_class_name"]).from_pretrained(pipelines[kind])
     sample = np.random.default_rng(0).standard_normal((2, 6, 4, 4)).astype(np.float32)
     prompts, times = ["A cat.", "a dog"], np.array([10, 700])

@@ -1,0 +1,36 @@
+"""Leaves of a network that are part of its file but are neither trained nor averaged."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+
+class Constant(nnx.Variable[jax.Array]):
+    """A resample filter, a position buffer, the frequencies of a Fourier embedding.
+
+    It is no `nnx.Param`, so that `nnx.split(module, nnx.Param, Constant)` gives what is trained and what is not.
+
+    Args:
+      value: the array.
+      expected: what `expected_bytes` returns for the value that a file must hold; None where only the file knows it. It
+        is metadata, which graphs are compared by: keep it small.
+      **metadata: further metadata of `nnx.Variable`.
+    """
+
+    expected: bytes | None
+
+    def __init__(self, value: jax.Array, *, expected: bytes | None = None, **metadata: Any) -> None:
+        super().__init__(value, expected=expected, **metadata)
+
+
+def known_constant(value: np.ndarray) -> Constant:
+    """A float32 `Constant` whose value the configuration determines, so that a file can be held to it."""
+    return Constant(jnp.asarray(value, jnp.float32), expected=expected_bytes(value))
+
+
+def expected_bytes(value: np.ndarray) -> bytes:
+    """The values of an array in C order, as little-endian float32."""
+    return np.asarray(value, "<f4").tobytes()

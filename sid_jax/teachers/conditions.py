@@ -1,0 +1,272 @@
+"""What a teacher is conditioned on: prompts, by text encoders or from a cache, or class labels."""
+
+import dataclasses
+import functools
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Protocol, Self
+
+import jax
+import numpy as np
+from flax import nnx
+
+from sid_jax.data.prompts import read_prompt_file, read_prompts
+from sid_jax.data.streams import ConditionStream, Stream
+from sid_jax.errors import UserError
+from sid_jax.teachers.component import Component, digest_of
+
+Asked = Sequence[Any]
+"""What is asked for, one of it for each image: prompts, or labels."""
+
+
+class Conditions(Protocol):
+    """How what is asked for becomes what the denoiser is conditioned on.
+
+    noun: what is asked for, in the plural, as users call it.
+    parts: the networks it takes, whose parameters are the `params` of `encode_condition`.
+    """
+
+    @property
+    def noun(self) -> str: ...
+
+    @property
+    def parts(self) -> tuple[Component, ...]: ...
+
+    def with_parts(self, parts: tuple[Component, ...]) -> Self:
+        """The same with other networks, or the same networks with parameters."""
+        ...
+
+    def asked(self, text: str, *, file: bool = False) -> list[Any]:
+        """What a user asks for in words; `file`: the text must be the name of a file, where such can be read at all.
+
+        Raises:
+          UserError: it can't be understood, or read.
+        """
+        ...
+
+    def stream(self, asked: Asked, batch: int, seed: int, rows: Sequence[int] | None = None) -> Stream:
+        """The endless stream that a run reads, of what `read` gives."""
+        ...
+
+    def read(self, asked: Asked) -> Any:
+        """A tree of numpy arrays `[B, ...]` for what is asked for."""
+        ...
+
+    def empty(self) -> Any:
+        """The same for nothing in particular, the unconditional case, with a batch axis of 1."""
+        ...
+
+    def encode_condition(self, params: tuple[Any, ...], read: Any, resolution: int) -> dict[str, Any]:
+        """What was read -> the keyword arguments of the denoiser; pure, a part of compiled programs."""
+        ...
+
+    def digest(self) -> str:
+        """What identifies what `read` and `encode_condition` make of prompts or labels."""
+        ...
+
+
+class Tokenizer(Protocol):
+    """What is asked of a tokenizer of transformers."""
+
+    model_max_length: int
+
+    def __call__(self, texts: list[str], *, padding: str, truncation: bool, max_length: int) -> Any: ...
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class PromptConditions:
+    """Prompts, which text encoders read in every update.
+
+    Attributes:
+      text_encoders: the networks.
+      tokenizers: one for each.
+      combine: (outputs of the encoders, a function that says which of the batch's prompts are empty, `[B]` bool, the
+        resolution) -> the keyword arguments of the denoiser.
+      facts: further JSON values that the result depends on, for `digest`.
+      files: of the tokenizers.
+    """
+
+    text_encoders: tuple[Component, ...]
+    tokenizers: tuple[Tokenizer, ...]
+    combine: Callable[[list[Any], Callable[[], jax.Array], int], dict[str, Any]]
+    facts: tuple[Any, ...] = ()
+    files: tuple[Path, ...] = ()
+
+    @property
+    def noun(self) -> str:
+        """Prompts."""
+        return "prompts"
+
+    @property
+    def parts(self) -> tuple[Component, ...]:
+        """The text encoders."""
+        return self.text_encoders
+
+    def with_parts(self, parts: tuple[Component, ...]) -> Self:
+        """The same with other text encoders."""
+        return dataclasses.replace(self, text_encoders=parts)
+
+    def asked(self, text: str, *, file: bool = False) -> list[str]:
+        """A prompt, or those of a file with one a line."""
+        return read_prompt_file(text) if file else read_prompts(text)
+
+    def stream(self, asked: Asked, batch: int, seed: int, rows: Sequence[int] | None = None) -> Stream:
+        """Shuffled anew in each epoch."""
+        return ConditionStream(asked, batch, seed, self.read, rows)
+
+    def read(self, asked: Asked) -> tuple[np.ndarray, ...]:
+        """Token ids `[B, L]` in int32, one array for each text encoder; L is 77 for every published one.
+
+        Longer prompts are cut, shorter ones padded. Raises UserError for an id that the text encoder does not have.
+        """
+        arrays = []
+        for tokenizer, component in zip(self.tokenizers, self.text_encoders, strict=True):
+            length = component.config.max_position_embeddings
+            encoded = tokenizer(
+                list(asked), padding="max_length", truncation=True, max_length=min(tokenizer.model_max_length, length)
+            )
+            ids = np.asarray(encoded["input_ids"], np.int32)
+            if ids.max(initial=0) >= component.config.vocab_size:
+                place, size = component.where or component.class_name, component.config.vocab_size
+                raise UserError(
+                    f"{place}: token {ids.max()} of the tokenizer is beyond the text encoder's {size} words"
+                )
+            arrays.append(ids)
+        return tuple(arrays)
+
+    def empty(self) -> tuple[np.ndarray, ...]:
+        """The empty prompt's."""
+        return self.read([""])
+
+    def encode_condition(self, params: tuple[Any, ...], read: Any, resolution: int) -> dict[str, Any]:
+        """The outputs of the text encoders, combined as the family does it."""
+        outputs = [
+            nnx.merge(component.graphdef, state, component.constants)(ids)
+            for component, state, ids in zip(self.text_encoders, params, read, strict=True)
+        ]
+        return self.combine(outputs, functools.partial(self._is_empty, read), resolution)
+
+    def digest(self) -> str:
+        """Hexadecimal SHA-256 of the files of tokenizers and text encoders, and of the facts."""
+        files = [*self.files, *(file for component in self.text_encoders for file in component.files())]
+        digests = [digest_of(file).hex() for file in files]
+        return hashlib.sha256(json.dumps([*self.facts, digests]).encode()).hexdigest()
+
+    def _is_empty(self, read: Any) -> jax.Array:
+        return jax.numpy.all(read[0] == self.empty()[0], axis=-1)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class CachedConditions:
+    """Conditions that were encoded before: what is read is the condition, and no network is needed.
+
+    Attributes:
+      source: what they were encoded by.
+      cache: what is asked for -> the conditions, stacked.
+    """
+
+    source: Conditions
+    cache: Callable[[Asked], Any]
+
+    @property
+    def noun(self) -> str:
+        """As the source has it."""
+        return self.source.noun
+
+    @property
+    def parts(self) -> tuple[Component, ...]:
+        """None."""
+        return ()
+
+    def with_parts(self, parts: tuple[Component, ...]) -> Self:
+        """The same: there are none."""
+        del parts
+        return self
+
+    def asked(self, text: str, *, file: bool = False) -> list[Any]:
+        """As the source has it."""
+        return self.source.asked(text, file=file)
+
+    def stream(self, asked: Asked, batch: int, seed: int, rows: Sequence[int] | None = None) -> Stream:
+        """Of cached conditions."""
+        return ConditionStream(asked, batch, seed, self.read, rows)
+
+    def read(self, asked: Asked) -> Any:
+        """The conditions themselves."""
+        return self.cache(asked)
+
+    def empty(self) -> Any:
+        """The empty prompt's condition."""
+        return self.cache([""])
+
+    def encode_condition(self, params: tuple[Any, ...], read: Any, resolution: int) -> dict[str, Any]:
+        """Nothing is left to do."""
+        del params, resolution
+        condition: dict[str, Any] = read
+        return condition
+
+    def digest(self) -> str:
+        """That of the source."""
+        return self.source.digest()
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class LabelConditions:
+    """Class labels 0..count-1; -1 stands for none. The denoiser takes them as `class_labels`, int32 `[B]`."""
+
+    count: int
+
+    @property
+    def noun(self) -> str:
+        """Classes."""
+        return "classes"
+
+    @property
+    def parts(self) -> tuple[Component, ...]:
+        """None."""
+        return ()
+
+    def with_parts(self, parts: tuple[Component, ...]) -> Self:
+        """The same: there are none."""
+        del parts
+        return self
+
+    def asked(self, text: str, *, file: bool = False) -> list[int]:
+        """Labels and ranges of them, "0-4,7"; an empty text: all classes in turn.
+
+        Raises:
+          UserError: it is something else, or there is no such class.
+        """
+        del file
+        labels: list[int] = []
+        for piece in filter(None, text.replace(" ", "").split(",")):
+            first, dash, last = piece.partition("-")
+            if not first.isdigit() or (dash and not last.isdigit()):
+                raise UserError(f"classes {text!r}: write labels and ranges of them, such as 0-{self.count - 1} or 1,3")
+            labels += range(int(first), int(last or first) + 1)
+            if max(int(first), int(last or first)) >= self.count:
+                raise UserError(f"classes {text!r}: the teacher has the classes 0 to {self.count - 1}")
+        return labels or list(range(self.count))
+
+    def stream(self, asked: Asked, batch: int, seed: int, rows: Sequence[int] | None = None) -> Stream:
+        """Every class as often as any other."""
+        return ConditionStream(asked, batch, seed, self.read, rows)
+
+    def read(self, asked: Asked) -> np.ndarray:
+        """The labels as int32 `[B]`."""
+        return np.asarray(asked, np.int32)
+
+    def empty(self) -> np.ndarray:
+        """No class."""
+        return self.read([-1])
+
+    def encode_condition(self, params: tuple[Any, ...], read: Any, resolution: int) -> dict[str, Any]:
+        """`class_labels`."""
+        del params, resolution
+        return {"class_labels": read}
+
+    def digest(self) -> str:
+        """Labels depend on nothing."""
+        return f"labels {self.count}"
