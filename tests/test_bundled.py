@@ -37,8 +37,8 @@ def test_stock_pytorch_opens_the_teacher():
     prompts = [digits.prompts_of(digit)[0] for digit in range(10)]
     images = pipe(prompts, num_inference_steps=10, guidance_scale=2.0, height=32, width=32, output_type="np").images
     metric = DigitsMetric.load(folder("digits_metric"))
-    _, seen = metric.look(np.round(images * 255).astype(np.uint8))
-    assert np.mean(seen == np.arange(10)) >= 0.8
+    _, predicted = metric.features_and_digits(np.round(images * 255).astype(np.uint8))
+    assert np.mean(predicted == np.arange(10)) >= 0.8
 
 
 def test_the_prompts_are_those_of_the_digits():

@@ -37,7 +37,7 @@ def train_metric(pictures: np.ndarray, labels: np.ndarray, *, seed: int, **optio
     held_out = np.arange(len(labels)) % 10 == 0
     data = (jnp.asarray(pictures[~held_out]), jnp.asarray(labels[~held_out]))
     model = nnx.merge(graph, fit("classifier", loss, params, data, Schedule(**options), seed=seed))
-    features, found = DigitsMetric(model, None).look(pictures)
+    features, found = DigitsMetric(model, None).features_and_digits(pictures)
     right = found == labels
     print(f"classifier: accuracy {right.mean():.4f}, on held-out pictures {right[held_out].mean():.4f}")
     return DigitsMetric.of(model, features)
@@ -49,7 +49,7 @@ def measure_real(metric: DigitsMetric, pictures: np.ndarray) -> DigitsMetric:
     Raises:
       UserError: the pictures are others.
     """
-    features, _ = metric.look(pictures)
+    features, _ = metric.features_and_digits(pictures)
     if metric.reference is None:
         raise ValueError("a metric without reference statistics has none to compare with")
     distance = frechet_distance(statistics(features), metric.reference)

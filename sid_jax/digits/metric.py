@@ -60,7 +60,7 @@ class DigitsMetric:
         self.reference, self.real = reference, real
         self._probe = jax.jit(functools.partial(_probe, self.graph))
 
-    def look(self, images: np.ndarray, batch: int = 500) -> tuple[np.ndarray, np.ndarray]:
+    def features_and_digits(self, images: np.ndarray, batch: int = 500) -> tuple[np.ndarray, np.ndarray]:
         """Features `[N, 64]` and predicted digits `[N]` of images uint8 `[N, 32, 32, 3]`."""
         parts = [self._probe(self.params, images[i : i + batch]) for i in range(0, len(images), batch)]
         features, digits = zip(*parts, strict=True)
@@ -72,7 +72,7 @@ class DigitsMetric:
         Images are uint8 `[N, 32, 32, 3]`. Precision and recall compare as many real features as there are, at most N,
         with the first as many of the images.
         """
-        features, digits = self.look(images)
+        features, digits = self.features_and_digits(images)
         reference, real = self._of_real_images()
         count = min(len(features), len(real))
         shares = precision_recall(real[:count], features[:count])

@@ -30,4 +30,4 @@ def write_tiny(folder: Path) -> None:
 
     pictures = np.random.default_rng(0).integers(0, 256, (200, 32, 32, 3), np.uint8)
     classifier = DigitClassifier(rngs=nnx.Rngs(0))
-    DigitsMetric.of(classifier, DigitsMetric(classifier, None).look(pictures)[0]).save(folder / "metric")
+    DigitsMetric.of(classifier, DigitsMetric(classifier, None).features_and_digits(pictures)[0]).save(folder / "metric")

@@ -16,11 +16,11 @@ def pictures():
 @pytest.fixture(scope="module")
 def metric(pictures):
     classifier = DigitClassifier(rngs=nnx.Rngs(0))
-    return DigitsMetric.of(classifier, DigitsMetric(classifier, None).look(pictures)[0])
+    return DigitsMetric.of(classifier, DigitsMetric(classifier, None).features_and_digits(pictures)[0])
 
 
 def test_accuracy_is_the_share_of_images_that_show_what_was_asked_for(metric, pictures):
-    _, digits = metric.look(pictures)
+    _, digits = metric.features_and_digits(pictures)
     right = [f"the digit {digit}" for digit in digits]
     assert metric(pictures, right)["prompt_accuracy"] == 1
     wrong = [f"the digit {(digit + 1) % 10}" for digit in digits[:15]] + right[15:]
@@ -34,7 +34,9 @@ def test_the_distance_of_the_reference_images_is_zero(metric, pictures):
 
 
 def test_batches_do_not_matter(metric, pictures):
-    np.testing.assert_allclose(metric.look(pictures)[0], metric.look(pictures, batch=7)[0], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        metric.features_and_digits(pictures)[0], metric.features_and_digits(pictures, batch=7)[0], rtol=1e-4, atol=1e-5
+    )
 
 
 def test_saved_and_loaded_it_is_the_same(metric, pictures, tmp_path):
