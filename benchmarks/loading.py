@@ -28,13 +28,14 @@ from sid_jax.formats.state_dict import Stored, layout
 from sid_jax.models.registry import NETWORK_TYPES
 from sid_jax.runtime.cli import command_line
 from sid_jax.runtime.devices import mesh as meshes
+from sid_jax.sid import Optimizer
 from sid_jax.teachers import build, open_component
 
 CLASS = "UNet2DConditionModel"
 CASES = {
     "teacher, stored in float32": lambda unet, mesh: load(unet, mesh, jnp.float32),
     "teacher, stored in bfloat16": lambda unet, mesh: load(unet, mesh, jnp.bfloat16),
-    "state and teacher": lambda unet, mesh: new_state(load(unet, mesh, jnp.float32), jnp.bfloat16, mesh),
+    "state and teacher": lambda unet, mesh: new_state(load(unet, mesh, jnp.float32), Optimizer(), jnp.bfloat16, mesh),
 }
 
 

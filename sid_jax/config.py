@@ -100,10 +100,11 @@ def _common() -> ConfigDict:
     c.real.caption = ""  # feature of tfds; empty: the only text there is
     c.real.max_pixels = 2**26  # larger images are not decoded, and count as corrupted
 
-    # Adam with beta1 = 0, and the exponential moving average of the generator.
+    # Adam, and the exponential moving average of the generator.
     c.optimizer = ConfigDict()
     c.optimizer.fake_lr = 1e-6  # learning rate of the fake network
     c.optimizer.generator_lr = 1e-6  # learning rate of the generator
+    c.optimizer.generator_beta1 = 0.0  # of the generator's first moment; 0: it has none, as the fake network has none
     c.optimizer.beta2 = 0.999
     c.optimizer.eps = 1e-6
     c.optimizer.clip_value = config_dict.placeholder(float)  # largest entry of a gradient; 1 in pure bf16

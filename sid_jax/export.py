@@ -9,7 +9,7 @@ from sid_jax.runtime.cli import command_line
 
 EPILOG = """\
 The folder has the student's UNet (the moving average, float32), the teacher's other networks and tokenizers, and a
-scheduler under which StableDiffusionPipeline makes the pictures of sid_jax.sample; its README.md shows how to use it.
+scheduler under which PyTorch's diffusers makes the pictures of sid_jax.sample; its README.md shows how to use it.
 
 example:
   python -m sid_jax.export --run runs/digits_1step --out exported"""

@@ -1,4 +1,4 @@
-"""Makes pictures of prompts with a distilled student, or with any Stable Diffusion folder."""
+"""Makes pictures with a distilled student, or with a teacher."""
 
 import argparse
 import dataclasses
@@ -30,13 +30,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = command_line.Parser("python -m sid_jax.sample", __doc__, EPILOG)
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--run", metavar="DIR", help="the folder of a run: its newest checkpoint")
-    source.add_argument("--model", metavar="FOLDER", help="a folder that sid_jax.export wrote, or another pipeline's")
+    source.add_argument("--model", metavar="FOLDER", help="a folder that sid_jax.export wrote, or a teacher")
     wanted = parser.add_mutually_exclusive_group(required=True)
     wanted.add_argument("--prompts", dest="asked", metavar="TEXT_OR_FILE", help="a prompt, or a file with one a line")
-    wanted.add_argument("--classes", dest="asked", metavar="CLASSES", help="of a class-conditional model: 0-9, or 1,3")
+    wanted.add_argument("--classes", dest="asked", metavar="CLASSES", help="of a model with class labels: 0-9, or 1,3")
     parser.add_argument("--n", metavar="N", type=int, default=1, help="pictures of each prompt (default: 1)")
-    parser.add_argument("--steps", metavar="K", type=int, help="steps (default: as trained; 50 for a teacher)")
-    parser.add_argument("--guidance", metavar="S", type=float, help="guidance of a teacher (default: 7.5)")
+    parser.add_argument(
+        "--steps", metavar="K", type=int, help="steps (default: as trained, or as its family samples a teacher)"
+    )
+    parser.add_argument("--guidance", metavar="S", type=float, help="guidance of a teacher (default: its family's)")
     parser.add_argument("--seed", metavar="S", type=int, default=0, help="of the noise (default: 0)")
     parser.add_argument("--out", metavar="DIR", required=True, help="folder for the pictures")
     arguments = parser.parse_args(argv)

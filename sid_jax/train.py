@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import logging
 import sys
 import time
@@ -21,7 +22,7 @@ from sid_jax.evaluation.report import report
 from sid_jax.experiment import build
 from sid_jax.experiment.condition_cache import open_conditions
 from sid_jax.experiment.images import ImageProgram
-from sid_jax.experiment.networks import networks_of, new_state, params_of, with_constants
+from sid_jax.experiment.networks import first_state, frozen_base, networks_of, params_of
 from sid_jax.experiment.streams import open_stream, placed_batch
 from sid_jax.experiment.student import Student
 from sid_jax.runtime.cli import command_line
@@ -35,7 +36,7 @@ from sid_jax.runtime.run.log import RunLog, make_workdir
 from sid_jax.runtime.run.messages import logging_to
 from sid_jax.runtime.run.pictures import image_grid
 from sid_jax.runtime.run.progress import Progress
-from sid_jax.runtime.run.resume import check_same_training
+from sid_jax.runtime.run.resume import check_same_form, check_same_training
 from sid_jax.runtime.run.retention import Keep
 from sid_jax.runtime.run.saving import Saving, SavingPolicy
 from sid_jax.runtime.run.window import Window
@@ -114,26 +115,23 @@ def train(config: ConfigDict, workdir: str, force: bool = False, profile: str = 
 
     # ---- The state, new or that of the newest checkpoint; and the teacher's denoiser.
     stored = parse_dtype("precision.teacher", config.precision.teacher)
-    shapes = jax.eval_shape(TrainState.create, teacher.denoiser.params)
+    create = functools.partial(TrainState.create, optimizer=settings.optimizer)
+    shapes = jax.eval_shape(create, teacher.denoiser.params)
     shardings = meshes.parameter_shardings(shapes, mesh)
     with contextlib.ExitStack() as closing:
         checkpoints = closing.enter_context(Checkpoints(folder / "checkpoints", Keep.from_config(resolved)))
         if checkpoints.latest() is None:
-            denoiser = teacher.denoiser.load(dtype=None, place=meshes.into_shards(mesh, jnp.float32))
-            state, frozen_params = new_state(denoiser.params, stored, mesh)
+            state, base = first_state(teacher, settings.optimizer, stored, mesh)
             window = Window(config.batch)
         else:
+            check_same_form(checkpoints.state_names(), vars(shapes), workdir)
             check_same_training(checkpoints.config(), resolved, workdir, force)
             restored = checkpoints.restore(abstract(shapes, shardings))
             stream.restore(restored.data_position, force=force)
             state, window = restored.state, Window(config.batch, restored.metrics.get("window"))
-            denoiser = teacher.denoiser.load(dtype=None, place=meshes.into_shards(mesh, stored))
-            frozen_params = denoiser.params
+            base = frozen_base(teacher, stored, mesh)
         step = int(state.step)
-        teacher = dataclasses.replace(teacher, denoiser=denoiser.with_params(teacher.denoiser.params))
-        base = with_constants(frozen_params, denoiser.constants)
         frozen = Frozen(base, params_of(teacher.conditions.parts), space)
-        del denoiser, frozen_params
         log = closing.enter_context(contextlib.closing(RunLog(folder, resolved, step)))
         progress = closing.enter_context(contextlib.closing(Progress(total * config.batch, step * config.batch)))
 

@@ -11,6 +11,7 @@ from sid_jax import train
 from sid_jax.experiment.networks import new_state
 from sid_jax.runtime.devices import mesh as meshes
 from sid_jax.runtime.run.window import Window
+from sid_jax.sid import Optimizer
 
 
 def live_bytes(but=()):
@@ -24,14 +25,14 @@ def test_the_devices_hold_22_bytes_a_parameter(tiny):
     unet = load_pipeline(tiny / "teacher", parts=()).unet
     mesh = meshes.make_mesh(devices=jax.devices()[:1])
     params = unet.load(dtype=None, place=meshes.into_shards(mesh, jnp.float32)).params
-    state, teacher = new_state(params, jnp.bfloat16, mesh)
+    state, teacher = new_state(params, Optimizer(), jnp.bfloat16, mesh)
     count = sum(leaf.size for leaf in jax.tree.leaves(teacher))
-    assert live_bytes(before) == 22 * count + 4  # and the count of updates
+    assert live_bytes(before) == 22 * count + 12  # and three counts of updates
 
     read = unet.load().params
     for copy in (state.generator, state.fake, state.ema):
         assert all(jax.tree.leaves(jax.tree.map(np.array_equal, copy, read)))
-    assert not any(leaf.any() for leaf in jax.tree.leaves((state.generator_moment, state.fake_moment)))
+    assert not any(leaf.any() for leaf in jax.tree.leaves((state.generator_optimizer, state.fake_optimizer)))
     # To the bit what a run that goes on reads from the files.
     again = unet.load(dtype=None, place=meshes.into_shards(mesh, jnp.bfloat16)).params
     assert all(jax.tree.leaves(jax.tree.map(np.array_equal, teacher, again)))

@@ -95,13 +95,34 @@ def test_a_stock_scheduler_makes_our_pictures(exported, overrides):
     np.testing.assert_allclose(ours, theirs, atol=1)
 
 
+@pytest.mark.parametrize("steps", [1, 4])
+def test_from_unit_noise_stock_lcm_makes_our_pictures(exported, monkeypatch, steps):
+    student, folder = exported(f"--config.sid.num_steps={steps}", "--config.sid.t_init=999", "--config.sid.first=unit")
+    assert scheduler_of(student.sampler).exact and not (folder / "sid_scheduler").exists()
+    z = noises(student)
+    pipe = StableDiffusionPipeline.from_pretrained(folder)
+    assert type(pipe.scheduler).__name__ == "LCMScheduler"
+    later = iter(torch.from_numpy(z[1:]).permute(0, 1, 4, 2, 3))
+    monkeypatch.setattr("diffusers.schedulers.scheduling_lcm.randn_tensor", lambda *args, **kwargs: next(later))
+    np.testing.assert_allclose(our_pictures(student, z), pytorch_pictures(pipe, z, steps), atol=1)
+
+
 @pytest.mark.parametrize(
-    ("noise", "steps", "t_init"), [("fresh", 4, 999), ("fixed", 4, 999), ("fresh", 3, 625), ("ddim", 3, 600)]
+    ("noise", "steps", "t_init", "first"),
+    [
+        ("fresh", 4, 999, "scaled"),
+        ("fixed", 4, 999, "scaled"),
+        ("fresh", 3, 625, "scaled"),
+        ("ddim", 3, 600, "scaled"),
+        ("fixed", 3, 600, "unit"),
+        ("ddim", 2, 999, "unit"),
+    ],
 )
-def test_the_scheduler_in_the_folder_makes_our_pictures(exported, monkeypatch, noise, steps, t_init):
+def test_the_scheduler_in_the_folder_makes_our_pictures(exported, monkeypatch, noise, steps, t_init, first):
     student, folder = exported(
-        f"--config.sid.num_steps={steps}", f"--config.sid.t_init={t_init}", f"--config.sid.noise={noise}"
-    )
+        f"--config.sid.num_steps={steps}", f"--config.sid.t_init={t_init}", f"--config.sid.noise={noise}",
+        f"--config.sid.first={first}",
+    )  # fmt: skip
     assert not scheduler_of(student.sampler).exact
     z = noises(student)
     pipe = StableDiffusionPipeline.from_pretrained(folder)

@@ -3,6 +3,7 @@
 import ast
 import graphlib
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -128,6 +129,69 @@ def test_an_import_upwards_is_found(module, source):
 
 def test_a_circle_is_found():
     assert set(circles([("a", "b"), ("b", "c"), ("c", "a")])) == {"a", "b", "c"}
+
+
+def code_of(module):
+    """The syntax tree of a module without its docstrings."""
+    tree = ast.parse(modules()[module].read_text())
+    for node in ast.walk(tree):
+        for body in (getattr(node, "body", None),):
+            if isinstance(body, list):
+                body[:] = [
+                    line for line in body
+                    if not (isinstance(line, ast.Expr) and isinstance(line.value, ast.Constant))
+                ] or [ast.Pass()]  # fmt: skip
+    return tree
+
+
+def words_of(module):
+    """Names and texts in the code of a module."""
+    for node in ast.walk(code_of(module)):
+        yield from (value for value in vars(node).values() if isinstance(value, str))
+
+
+def below(floor):
+    return [module for module in modules() if room_of(module) and ROOMS[room_of(module)] < floor]
+
+
+def test_no_config_below_the_rooms_that_read_one():
+    """But for the schema itself, and what reads it from files and flags."""
+    readers = {"config", "runtime.cli"}
+    found = [module for module in below(6) if room_of(module) not in readers and "ConfigDict" in words_of(module)]
+    assert found == []
+
+
+def test_no_family_is_known_outside_its_room():
+    """But for the schema's section; the digits are a teacher of a family."""
+    rooms = {"families", "config", "digits"}
+    found = [
+        (module, word) for module in modules() if room_of(module) not in rooms
+        for word in words_of(module) if re.search(r"stable.?diffusion", word, re.IGNORECASE)
+    ]  # fmt: skip
+    assert found == []
+
+
+def test_nobody_asks_what_kind_a_teacher_a_sampler_or_a_cache_is():
+    kinds = re.compile(r"Teacher|Student|Sampler|FewStep|DDIM|Cache|Space|Conditions|Embeddings|Stream")
+    for module in modules():
+        if room_of(module) == "families":
+            continue
+        for node in ast.walk(code_of(module)):
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "isinstance":
+                assert not kinds.search(ast.unparse(node.args[1])), f"{module}: {ast.unparse(node)}"
+
+
+def test_no_function_has_more_than_eight_parameters():
+    found = []
+    for module in modules():
+        for node in ast.walk(code_of(module)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                a = node.args
+                names = [x.arg for x in (*a.posonlyargs, *a.args, *a.kwonlyargs, a.vararg, a.kwarg) if x]
+                count = len([name for name in names if name not in ("self", "cls")])
+                if count > 8:
+                    found.append(f"{module}.{node.name}: {count}")
+    assert found == []
 
 
 IMPORT_ALL = """

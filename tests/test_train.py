@@ -6,6 +6,7 @@ import shutil
 import signal
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
@@ -19,6 +20,7 @@ from sid_jax.experiment.images import ImageProgram
 from sid_jax.experiment.student import open_run
 from sid_jax.runtime.devices.preemption import Preempted
 from sid_jax.runtime.devices.profile import Profile
+from sid_jax.runtime.run.checkpoints import Checkpoints
 
 
 def test_a_run_writes_its_metrics_grids_checkpoints_and_table(finished):
@@ -50,6 +52,14 @@ def test_the_same_config_and_seed_twice_give_the_same_bits(finished, tiny_argume
     train.main(tiny_arguments)
     assert (finished / "metrics.jsonl").read_bytes() == (tmp_path / "run/metrics.jsonl").read_bytes()
     assert student_bits(finished) == student_bits(tmp_path / "run")
+
+
+def test_a_run_whose_state_has_another_form_is_one_line(tiny_arguments, tmp_path):
+    with Checkpoints(tmp_path / "run/checkpoints") as checkpoints:
+        checkpoints.save(3, {"step": jnp.int32(3), "generator_moment": jnp.zeros(2)}, {}, {"batch": 8})
+    with pytest.raises(UserError, match=r"a run of another version of sid_jax \(its state has generator_moment and"):
+        train.main(tiny_arguments)
+    assert (tmp_path / "run/checkpoints/3").is_dir()  # and is left as it was
 
 
 def test_the_student_is_measured_in_training_as_it_is_in_the_table(finished):

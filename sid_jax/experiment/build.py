@@ -32,7 +32,8 @@ def execution_of(config: ConfigDict, mesh: jax.sharding.Mesh | None = None) -> E
 def open_teacher(config: ConfigDict, *parts: str, mesh: jax.sharding.Mesh | None = None) -> Teacher:
     """The teacher of a config, whose networks compute in `precision.compute` on `mesh`.
 
-    What is between images and the denoiser, such as an autoencoder, computes in float32.
+    What is between images and the denoiser, such as an autoencoder, computes in float32. The denoiser's constants are
+    read always.
 
     Args:
       config: the run's.
@@ -43,7 +44,9 @@ def open_teacher(config: ConfigDict, *parts: str, mesh: jax.sharding.Mesh | None
         raise UserError("config key teacher is empty: set it to a diffusers folder or a hub id")
     bundle = open_source(config.teacher, variant=config.variant, revision=config.revision)
     place = meshes.into_shards(mesh, jnp.float32) if mesh else None
-    return configured(teacher_in(bundle, config.family).load(*parts, place=place), config, mesh)
+    teacher = teacher_in(bundle, config.family).load(*parts, place=place)
+    teacher = dataclasses.replace(teacher, denoiser=teacher.denoiser.load_constants())
+    return configured(teacher, config, mesh)
 
 
 def describe_teacher(config: ConfigDict, mesh: jax.sharding.Mesh | None = None) -> tuple[Teacher, str]:

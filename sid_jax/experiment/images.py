@@ -41,7 +41,7 @@ class ImageProgram:
         self._networks = networks_of(teacher, resolution, mesh)
         self._shape = teacher.space.shape(resolution)
         self._frozen = Frozen(
-            base=teacher.denoiser.constants,
+            base=teacher.denoiser.base,
             conditions=params_of(teacher.conditions.parts),
             space=params_of(teacher.space.parts),
         )

@@ -9,7 +9,7 @@ from flax import nnx
 from sid_jax.models.layers.constant import Constant
 from sid_jax.runtime.devices import mesh as meshes
 from sid_jax.runtime.devices.gather import gather_weights
-from sid_jax.sid import Networks, TrainState
+from sid_jax.sid import Networks, Optimizer, TrainState
 from sid_jax.teachers.teacher import Teacher
 
 
@@ -55,18 +55,43 @@ def params_of(parts: tuple[Any, ...]) -> tuple[Any, ...]:
     return tuple(part.params for part in parts)
 
 
-def new_state(params: nnx.State, dtype: jnp.dtype, mesh: jax.sharding.Mesh) -> tuple[TrainState, nnx.State]:
+def first_state(
+    teacher: Teacher, optimizer: Optimizer, dtype: jnp.dtype, mesh: jax.sharding.Mesh
+) -> tuple[TrainState, nnx.State]:
+    """The state at step 0, and the frozen base (see `sid.Frozen`), both sharded.
+
+    Args:
+      teacher: whose denoiser is read.
+      optimizer: of both networks that are trained.
+      dtype: that the base's parameters are stored in.
+      mesh: where it all is.
+    """
+    params = teacher.denoiser.load(dtype=None, place=meshes.into_shards(mesh, jnp.float32)).params
+    state, params = new_state(params, optimizer, dtype, mesh)
+    return state, with_constants(params, teacher.denoiser.constants)
+
+
+def frozen_base(teacher: Teacher, dtype: jnp.dtype, mesh: jax.sharding.Mesh) -> nnx.State:
+    """The frozen base alone, to the bit as `first_state` makes it; for a run that goes on."""
+    params = teacher.denoiser.load(dtype=None, place=meshes.into_shards(mesh, dtype)).params
+    return with_constants(params, teacher.denoiser.constants)
+
+
+def new_state(
+    params: nnx.State, optimizer: Optimizer, dtype: jnp.dtype, mesh: jax.sharding.Mesh
+) -> tuple[TrainState, nnx.State]:
     """The state at step 0, and the frozen teacher in the type that it is stored in, both sharded.
 
     Args:
       params: the teacher's, float32. They become part of the state and can't be used any more: the devices hold at no
         moment more than what is returned.
+      optimizer: of both networks that are trained.
       dtype: of the frozen teacher.
       mesh: where it all is.
     """
 
     def create(params: nnx.State) -> tuple[TrainState, nnx.State]:
-        return TrainState.create(params), jax.tree.map(lambda p: p.astype(dtype), params)
+        return TrainState.create(params, optimizer), jax.tree.map(lambda p: p.astype(dtype), params)
 
     shardings = meshes.parameter_shardings(jax.eval_shape(create, params), mesh)
     return jax.jit(create, donate_argnums=0, out_shardings=shardings)(params)

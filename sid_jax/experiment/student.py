@@ -58,7 +58,6 @@ def open_run(workdir: str, *parts: str) -> Student:
         raise UserError(f"{workdir} has no checkpoint yet: the first is written after checkpoint_every updates")
     config = _config_of((folder / "config.json").read_text())
     teacher = open_teacher(config, *parts)
-    teacher = dataclasses.replace(teacher, denoiser=teacher.denoiser.load_constants())
     device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     abstract = jax.tree.map(
         lambda p: jax.ShapeDtypeStruct(p.shape, jnp.float32, sharding=device), teacher.denoiser.params

@@ -66,7 +66,7 @@ def layout(module: nnx.Module) -> dict[str, Slot]:
     layers = dict(nnx.iter_modules(module))
     slots = {}
     for key, leaf in nnx.to_flat_state(nnx.state(module)):
-        path: ParamPath = key  # type: ignore[assignment]  -- the keys of our modules are names and numbers
+        path: ParamPath = tuple(part if isinstance(part, str | int) else str(part) for part in key)
         if isinstance(leaf, Constant):  # in the file as it is here, under its own name
             slots[".".join(map(str, path))] = Slot(path, tuple(leaf.shape), tuple(range(len(leaf.shape))))
             continue

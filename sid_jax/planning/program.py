@@ -60,7 +60,8 @@ def build_program(config: ConfigDict, devices: list[jax.Device]) -> Program:
     teacher, origin = build.describe_teacher(config, mesh)
     settings = build.settings_of(config, teacher.space.shape(config.resolution))
 
-    shapes = jax.eval_shape(TrainState.create, teacher.denoiser.params)
+    create = functools.partial(TrainState.create, optimizer=settings.optimizer)
+    shapes = jax.eval_shape(create, teacher.denoiser.params)
     shardings = meshes.parameter_shardings(shapes, mesh)
     empty = shapes_of(teacher.conditions.empty())
     if precomputes(config):

@@ -5,7 +5,7 @@ and README.md beside this file walks through one iteration. What it is made of, 
 `times`, `guidance`, `few_step`, `losses`, `gan`, `adam`, `ema`, `keys`, `settings`, `state` and `barrier`.
 """
 
-from sid_jax.sid.adam import AdamState, adam, clip, sanitize
+from sid_jax.sid.adam import adam, clip, sanitize
 from sid_jax.sid.ema import ema_beta, ema_update
 from sid_jax.sid.few_step import FewStep, Noise, noise_from_array, noise_from_key
 from sid_jax.sid.gan import Gan, Judged
@@ -22,7 +22,6 @@ from sid_jax.sid.vp import VP
 __all__ = [
     "LAWS",
     "VP",
-    "AdamState",
     "Batch",
     "Condition",
     "Denoiser",

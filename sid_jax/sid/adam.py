@@ -1,6 +1,5 @@
-"""Adam with beta1 = 0, which needs no first moment, and the clean-up of gradients before it."""
+"""Adam, which at beta1 = 0 needs no first moment, and the clean-up of gradients before it."""
 
-from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -12,34 +11,19 @@ INFINITE = 1e5
 """What an infinite entry of a gradient becomes, with its sign."""
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class AdamState:
-    """`count`: updates so far, int32. `moment`: v, the running mean of squared gradients, like the parameters."""
+def adam(beta1: float = 0.0, beta2: float = 0.999, eps: float = 1e-8) -> optax.GradientTransformation:
+    """Adam (Kingma and Ba, arXiv 1412.6980) but for the learning rate, by optax.
 
-    count: jax.Array
-    moment: Any
+    v <- beta2 v + (1 - beta2) g^2;  scaled = g / (sqrt(v / (1 - beta2^count)) + eps).
+    At beta1 = 0 the first moment is g itself and its bias correction is 1, so that only v is stored: that is RMSprop
+    with the bias correction of Adam.
 
-
-def adam(learning_rate: float, beta2: float = 0.999, eps: float = 1e-8) -> optax.GradientTransformation:
-    """Adam (Kingma and Ba, arXiv 1412.6980) with beta1 = 0: half the state of `optax.adam(b1=0)`, the same updates.
-
-    v <- beta2 v + (1 - beta2) g^2;  update = -learning_rate g / (sqrt(v / (1 - beta2^count)) + eps).
-    With beta1 = 0 the first moment is g itself and its bias correction is 1.
+    Returns:
+      A transformation whose state has `count`, updates so far, and `nu`, which is v; at beta1 > 0 `mu` too.
     """
-
-    def init(params: Any) -> AdamState:
-        return AdamState(jnp.zeros((), jnp.int32), jax.tree.map(jnp.zeros_like, params))
-
-    def update(gradients: Any, state: AdamState, params: Any = None) -> tuple[Any, AdamState]:
-        del params
-        count = state.count + 1
-        moment = optax.tree.update_moment_per_elem_norm(gradients, state.moment, beta2, 2)
-        corrected = optax.tree.bias_correction(moment, beta2, count)
-        updates = jax.tree.map(lambda g, v: -learning_rate * (g / (jnp.sqrt(v) + eps)), gradients, corrected)
-        return updates, AdamState(count, moment)
-
-    return optax.GradientTransformation(init, update)
+    if beta1 > 0:
+        return optax.scale_by_adam(b1=beta1, b2=beta2, eps=eps)
+    return optax.scale_by_rms(decay=beta2, eps=eps, eps_in_sqrt=False, bias_correction=True)
 
 
 def sanitize(gradients: Any) -> tuple[Any, jax.Array]:

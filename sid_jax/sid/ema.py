@@ -4,6 +4,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import optax
 
 
 def ema_beta(half_life: float, ramp_up: float | None, images_seen: jax.Array, batch: int) -> jax.Array:
@@ -23,4 +24,4 @@ def ema_beta(half_life: float, ramp_up: float | None, images_seen: jax.Array, ba
 
 def ema_update(ema: Any, params: Any, beta: jax.Array) -> Any:
     """G_ema <- beta G_ema + (1 - beta) G_theta, leaf by leaf, in float32."""
-    return jax.tree.map(lambda average, new: beta * average + (1 - beta) * new, ema, params)
+    return optax.incremental_update(params, ema, 1 - beta)

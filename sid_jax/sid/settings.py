@@ -3,6 +3,9 @@
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+import optax
+
+from sid_jax.sid.adam import adam
 from sid_jax.sid.gan import Gan
 from sid_jax.sid.guidance import Guidance
 from sid_jax.sid.losses import Loss
@@ -14,6 +17,7 @@ class Optimizer:
 
     Attributes:
       fake_lr, generator_lr: learning rates.
+      generator_beta1: decay of the generator's first moment; 0: it has none, as the fake network has none.
       beta2: decay of the second moment.
       eps: added to its root.
       clip_value: largest entry of a gradient; None: no matter.
@@ -24,6 +28,7 @@ class Optimizer:
 
     fake_lr: float = 1e-6
     generator_lr: float = 1e-6
+    generator_beta1: float = 0.0
     beta2: float = 0.999
     eps: float = 1e-8
     clip_value: float | None = None
@@ -32,10 +37,19 @@ class Optimizer:
         _require(
             ("optimizer.fake_lr", self.fake_lr, self.fake_lr >= 0, "at least 0"),
             ("optimizer.generator_lr", self.generator_lr, self.generator_lr >= 0, "at least 0"),
+            ("optimizer.generator_beta1", self.generator_beta1, 0 <= self.generator_beta1 < 1, "in [0, 1)"),
             ("optimizer.beta2", self.beta2, 0 <= self.beta2 < 1, "in [0, 1)"),
             ("optimizer.eps", self.eps, self.eps > 0, "positive"),
             ("optimizer.clip_value", self.clip_value, self.clip_value is None or self.clip_value > 0, "positive"),
         )
+
+    def of_fake(self) -> optax.GradientTransformation:
+        """Adam of the fake network, but for its learning rate."""
+        return adam(0.0, self.beta2, self.eps)
+
+    def of_generator(self) -> optax.GradientTransformation:
+        """Adam of the generator, but for its learning rate."""
+        return adam(self.generator_beta1, self.beta2, self.eps)
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from sid_jax.sid.settings import Optimizer
+
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
@@ -20,26 +22,35 @@ class TrainState:
     """Iterations done, int32 scalar."""
     generator: Any
     """theta."""
-    generator_moment: Any
-    """Adam's v of theta."""
+    generator_optimizer: Any
+    """Adam's state of theta: `count`, and `nu`, the second moment (`mu` too, where it has a first)."""
     fake: Any
     """psi."""
-    fake_moment: Any
-    """Adam's v of psi."""
+    fake_optimizer: Any
+    """Adam's state of psi."""
     ema: Any
     """G_ema: what is sampled, evaluated and exported."""
 
     @classmethod
-    def create(cls, trained: Any) -> "TrainState":
-        """The state at step 0: theta, psi and G_ema are copies of what is trained of the teacher (section 1)."""
+    def create(cls, trained: Any, optimizer: Optimizer | None = None) -> "TrainState":
+        """The state at step 0: theta, psi and G_ema are copies of what is trained of the teacher (section 1).
+
+        `optimizer` says which moments there are; by default one of each network.
+        """
+        optimizer = optimizer or Optimizer()
 
         def copy() -> Any:
             return jax.tree.map(lambda p: jnp.array(p, jnp.float32, copy=True), trained)
 
-        def zeros() -> Any:
-            return jax.tree.map(lambda p: jnp.zeros_like(p, jnp.float32), trained)
-
-        return cls(jnp.zeros((), jnp.int32), copy(), zeros(), copy(), zeros(), copy())
+        generator, fake = copy(), copy()
+        return cls(
+            step=jnp.zeros((), jnp.int32),
+            generator=generator,
+            generator_optimizer=optimizer.of_generator().init(generator),
+            fake=fake,
+            fake_optimizer=optimizer.of_fake().init(fake),
+            ema=copy(),
+        )
 
 
 @jax.tree_util.register_dataclass

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from sid_jax.sid.adam import AdamState, adam, clip, sanitize
+from sid_jax.sid.adam import clip, sanitize
 from sid_jax.sid.barrier import barrier
 from sid_jax.sid.ema import ema_beta, ema_update
 from sid_jax.sid.few_step import FewStep, noise_from_key
@@ -72,11 +72,11 @@ def make_train_step(networks: Networks, few_step: FewStep, times: Times, setting
         empty = networks.encode_condition(frozen.conditions, batch.empty)
 
         # A. The fake network learns to denoise what the generator makes.
-        fake, fake_moment, of_fake = updates.fake(state, frozen, batch, empty, n)
+        fake, fake_optimizer, of_fake = updates.fake(state, frozen, batch, empty, n)
 
         if phase.generator:
             # B. The generator learns from the teacher and from the fake network as it is after A.
-            generator, generator_moment, of_generator = updates.generator(
+            generator, generator_optimizer, of_generator = updates.generator(
                 state, fake, frozen, batch.generator, empty, n, phase.adversarial
             )
             # C. The moving average of the generator.
@@ -84,7 +84,8 @@ def make_train_step(networks: Networks, few_step: FewStep, times: Times, setting
             beta = ema_beta(settings.ema.half_life, settings.ema.ramp_up, images_seen, settings.batch)
             ema = ema_update(state.ema, generator, beta)
         else:
-            generator, generator_moment, ema, beta = state.generator, state.generator_moment, state.ema, jnp.float32(1)
+            generator, generator_optimizer, ema = state.generator, state.generator_optimizer, state.ema
+            beta = jnp.float32(1)
             of_generator = {name: jnp.float32(0) for name in ("loss", "grad_norm", "dropped", "nonfinite_grads")}
 
         metrics = {
@@ -102,7 +103,8 @@ def make_train_step(networks: Networks, few_step: FewStep, times: Times, setting
             metrics |= {name: of_fake[name] for name in ("discriminator_loss", "real_logit", "fake_logit")}
             metrics["dropped_real"] = of_fake["dropped_real"]
             metrics["adversarial_loss"] = of_generator.get("adversarial_loss", jnp.float32(0))
-        return TrainState(state.step + 1, generator, generator_moment, fake, fake_moment, ema), metrics
+        new = TrainState(state.step + 1, generator, generator_optimizer, fake, fake_optimizer, ema)
+        return new, metrics
 
     return step
 
@@ -130,7 +132,7 @@ class _Updates:
     def fake(
         self, state: TrainState, frozen: Frozen, batch: Batch, empty: Any, n: int | jax.Array
     ) -> tuple[Any, Any, Metrics]:
-        """A: (psi, its moment, metrics)."""
+        """A: (psi, the state of its optimizer, metrics)."""
         s, process = self.settings, self.process
 
         def gradient_of(micro_batch: int | jax.Array, inputs: tuple[Any, Real | None]) -> tuple[Metrics, Any]:
@@ -171,12 +173,13 @@ class _Updates:
             return metrics, gradient
 
         metrics, gradients = _sum_over_micro_batches(gradient_of, (batch.fake, batch.real), s.accumulation)
-        return self._adam_step(s.optimizer.fake_lr, state.step, state.fake, state.fake_moment, gradients, metrics)
+        numbers = s.optimizer
+        return self._adam_step(numbers.of_fake(), numbers.fake_lr, state.fake, state.fake_optimizer, gradients, metrics)
 
     def generator(
         self, state: TrainState, fake: Any, frozen: Frozen, read: Any, empty: Any, n: int | jax.Array, adversarial: bool
     ) -> tuple[Any, Any, Metrics]:
-        """B: (theta, its moment, metrics)."""
+        """B: (theta, the state of its optimizer, metrics)."""
         s, process = self.settings, self.process
         if s.accumulation > 1:
             # Nothing of this update before the other is done: the sums of gradients are not in memory at once.
@@ -219,12 +222,13 @@ class _Updates:
             return metrics, gradient
 
         metrics, gradients = _sum_over_micro_batches(gradient_of, read, s.accumulation)
-        count = self.generator_steps(state)
-        learning_rate = s.optimizer.generator_lr
-        return self._adam_step(learning_rate, count, state.generator, state.generator_moment, gradients, metrics)
+        numbers = s.optimizer
+        return self._adam_step(
+            numbers.of_generator(), numbers.generator_lr, state.generator, state.generator_optimizer, gradients, metrics
+        )
 
     def generator_steps(self, state: TrainState) -> jax.Array:
-        """Updates of the generator so far: those before it was trained do not count, for Adam or for the average."""
+        """Updates of the generator so far: those before it was trained do not count for the average."""
         return jnp.maximum(state.step - self.settings.frozen_steps, 0)
 
     @property
@@ -270,14 +274,19 @@ class _Updates:
         return images, cond if dropped is None else drop_prompts(dropped, cond, empty)
 
     def _adam_step(
-        self, learning_rate: float, count: jax.Array, params: Any, moment: Any, gradients: Any, metrics: Metrics
+        self,
+        optimizer: optax.GradientTransformation,
+        learning_rate: float,
+        params: Any,
+        optimizer_state: Any,
+        gradients: Any,
+        metrics: Metrics,
     ) -> tuple[Any, Any, Metrics]:
         gradients, nonfinite = sanitize(gradients)
         metrics |= {"grad_norm": optax.tree.norm(gradients), "nonfinite_grads": nonfinite}
-        optimizer = adam(learning_rate, self.settings.optimizer.beta2, self.settings.optimizer.eps)
         gradients = clip(gradients, self.settings.optimizer.clip_value)
-        updates, after = optimizer.update(gradients, AdamState(count, moment))
-        return optax.apply_updates(params, updates), after.moment, metrics
+        scaled, optimizer_state = optimizer.update(gradients, optimizer_state)
+        return optax.apply_updates(params, optax.tree.scale(-learning_rate, scaled)), optimizer_state, metrics
 
 
 def _count(these: jax.Array) -> jax.Array:

@@ -60,6 +60,11 @@ class Component:
         """Parameters and constants as one."""
         return nnx.merge_state(self.params, self.constants)
 
+    @property
+    def base(self) -> nnx.State:
+        """What a trained tree is combined with (see `sid.Networks.combine`), as far as it is here."""
+        return self.whole if self.loaded else self.constants
+
     def load(self, dtype: jax.typing.DTypeLike | None = jnp.float32, place: Place | None = None) -> Self:
         """The same with parameters read from the files: one tensor at a time, none before all shapes are checked.
 
@@ -78,8 +83,8 @@ class Component:
         return dataclasses.replace(self, params=params, constants=constants)
 
     def load_constants(self) -> Self:
-        """The same with its constants, and nothing else, read from the files. Nothing is opened if it has none."""
-        if not jax.tree.leaves(self.constants):
+        """The same with its constants read from the files; nothing is opened if it has none, or has them."""
+        if not any(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in jax.tree.leaves(self.constants)):
             return self
         return dataclasses.replace(self, constants=self.load().constants)
 
@@ -219,5 +224,6 @@ def _abstract_module(class_name: str, config: Any, options: dict[str, Any]) -> n
 
 
 def _split(module: nnx.Module) -> tuple[nnx.GraphDef[Any], nnx.State, nnx.State]:
-    graphdef, params, constants = nnx.split(module, nnx.Not(Constant), Constant)
+    graphdef, *states = nnx.split(module, nnx.Not(Constant), Constant)
+    params, constants = states
     return graphdef, params, constants

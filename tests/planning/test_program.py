@@ -30,7 +30,7 @@ def test_state_is_22_bytes_a_parameter(tiny):
     config = sid_jax.config.default()
     config.teacher, config.resolution, config.batch = str(tiny / "teacher"), 32, 8
     built = program.build_program(config, jax.devices("cpu")[:1])
-    assert built.state_bytes == 22 * built.parameters + 4  # and the count of updates
+    assert built.state_bytes == 22 * built.parameters + 12  # and three counts of updates
     assert built.images == 8
 
 

@@ -94,7 +94,7 @@ def test_only_the_pair_is_trained(gan):
     for _ in range(3):
         state, metrics = step(state, frozen, batch_of())
     assert True in asked and False in asked
-    for name in ("generator", "generator_moment", "fake", "fake_moment", "ema"):
+    for name in ("generator", "generator_optimizer", "fake", "fake_optimizer", "ema"):
         assert jax.tree.map(jnp.shape, getattr(state, name)) == jax.tree.map(jnp.shape, start)
         assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(getattr(state, name)))
     for name in ("generator", "fake", "ema"):

@@ -159,7 +159,7 @@ def test_a_frozen_generator_keeps_its_state_and_the_fake_network_learns(step):
     """The first update after it is the first for Adam's bias correction and for the average."""
     settings = dataclasses.replace(SETTINGS, gan=dataclasses.replace(ON, freeze=2 * B, start=3 * B))
     states, metrics = run(step, [settings.phase(number) for number in range(4)])
-    for name in ("generator", "generator_moment", "ema"):
+    for name in ("generator", "generator_optimizer", "ema"):
         assert_equal(getattr(states[0], name), getattr(states[2], name))
     assert np.any(states[1].fake["conv_in"] != states[2].fake["conv_in"])
     assert metrics[0].keys() == metrics[3].keys() >= OF_GAN

@@ -225,7 +225,7 @@ def test_the_generators_update_leaves_the_fake_network_alone(step):
     other, large = run(scaled, teacher=teacher)
     assert large["generator_loss"] == pytest.approx(100 * small["generator_loss"], rel=1e-4)
     assert large["generator_grad_norm"] == pytest.approx(100 * small["generator_grad_norm"], rel=1e-4)
-    for name in ("fake", "fake_moment"):
+    for name in ("fake", "fake_optimizer"):
         jax.tree.map(
             lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-12),
             getattr(one, name),
@@ -237,7 +237,7 @@ def test_clipping_limits_what_adam_sees():
     clipped = dataclasses.replace(OPTIMIZER, clip_value=1e-3)
     state, metrics = run(compiled(ONE_STEP, dataclasses.replace(SETTINGS, optimizer=clipped)))
     assert metrics["fake_grad_norm"] > 1
-    largest = max(float(v.max()) for v in jax.tree.leaves((state.fake_moment, state.generator_moment)))
+    largest = max(float(v.max()) for v in jax.tree.leaves((state.fake_optimizer.nu, state.generator_optimizer.nu)))
     assert largest == pytest.approx((1 - clipped.beta2) * 1e-6, rel=1e-3)
 
 

@@ -11,7 +11,7 @@ from PIL import Image
 from sid_jax.digits.prompts import prompts_of
 
 
-class DigitPairs(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]  -- untyped
+class DigitPairs(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
     """32x32 RGB digits, each with one of the wordings that ask for it.
 
     Args:

@@ -153,6 +153,17 @@ class Checkpoints:
         """
         return self._newest_readable("config", lambda step: self._read_json(step, "config"))[0]
 
+    def state_names(self) -> set[str] | None:
+        """What the state of the newest checkpoint is made of, by the names of its fields.
+
+        None where that can't be read: `restore` then says why, and goes on to an earlier checkpoint.
+        """
+        folder = self.folder / str(self.latest()) / "state"
+        try:
+            return _on_all(lambda: set(ocp.PyTreeCheckpointHandler().metadata(folder).tree))
+        except _UnreadableError:
+            return None
+
     def restore(self, abstract_state: Any, partial: bool = False) -> Restored:
         """The newest checkpoint that can be read.
 

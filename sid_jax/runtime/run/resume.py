@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from sid_jax.errors import UserError
@@ -30,6 +30,27 @@ def training_differences(saved: Mapping[str, Any], current: Mapping[str, Any]) -
     keys = [key for key in sorted(before | now) if key not in _FREE and not key.startswith(_FREE_GROUPS)]
     values = {key: (before.get(key, _UNSET), now.get(key, _UNSET)) for key in keys}
     return {key: (old, new) for key, (old, new) in values.items() if old != new}
+
+
+def check_same_form(saved: Collection[str] | None, current: Collection[str], workdir: str) -> None:
+    """Stops a run whose checkpoints another version of sid_jax has written, with another form of the state.
+
+    Args:
+      saved: the names of the fields of a checkpoint's state; None: they could not be read.
+      current: those of a state now.
+      workdir: of the run.
+
+    Raises:
+      UserError: they differ.
+    """
+    if saved is None or set(saved) == set(current):
+        return
+    kept, lacking = ", ".join(sorted(set(saved) - set(current))), ", ".join(sorted(set(current) - set(saved)))
+    raise UserError(
+        f"{workdir} has a run of another version of sid_jax (its state has {kept or 'nothing else'} and lacks "
+        f"{lacking or 'nothing'}): finish it with that version, or begin anew in another --workdir; "
+        "its student can still be sampled, evaluated and exported"
+    )
 
 
 def check_same_training(

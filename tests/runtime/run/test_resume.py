@@ -6,7 +6,7 @@ import pytest
 from sid_jax import config as settings
 from sid_jax.errors import UserError
 from sid_jax.runtime.cli import config_file
-from sid_jax.runtime.run.resume import check_same_training, training_differences
+from sid_jax.runtime.run.resume import check_same_form, check_same_training, training_differences
 
 
 def saved():
@@ -90,3 +90,16 @@ def test_a_key_that_was_renamed_and_changed_is_shown_by_its_new_name():
 
 def test_a_tuple_is_the_list_that_it_was_saved_as():
     assert training_differences({"sizes": [8, 16]}, {"sizes": (8, 16)}) == {}
+
+
+def test_a_run_in_another_form_is_one_line():
+    now = ("step", "generator", "generator_optimizer")
+    check_same_form(now, now, "a")
+    check_same_form(None, now, "a")
+    with pytest.raises(UserError) as error:
+        check_same_form(("step", "generator", "generator_moment"), now, "a")
+    assert str(error.value) == (
+        "a has a run of another version of sid_jax (its state has generator_moment and lacks generator_optimizer): "
+        "finish it with that version, or begin anew in another --workdir; its student can still be sampled, evaluated "
+        "and exported"
+    )
