@@ -16,7 +16,7 @@ def stable_diffusion(prediction_type="epsilon", times=1000):
 
 
 class RectifiedFlow(Process):
-    """x_t = (1 - t) x0 + t e, t in (0, 1], and networks that predict e - x0."""
+    """x_t = (1 - t) x0 + t e, t in (0, 1], and networks that are told 1000 t and predict e - x0."""
 
     def scale(self, t):
         return 1 - t
@@ -32,6 +32,9 @@ class RectifiedFlow(Process):
 
     def fake_weight(self, t):
         return jnp.ones_like(t)
+
+    def network_time(self, t):
+        return 1000 * t
 
     def default_start(self, num_steps):
         return 1.0

@@ -22,11 +22,11 @@ QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes
 
 
 def told(network):
-    """A network of the train step, which is told 1000 t."""
+    """A network of the train step, which is told the process's time."""
 
     def call(params, x, t, cond, dropout_key):
         assert t.dtype == jnp.float32
-        return network(params, x, 1000 * t, cond, dropout_key)
+        return network(params, x, FLOW.network_time(t), cond, dropout_key)
 
     return call
 
