@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from processes import RectifiedFlow
 
 import sid_jax.config
 from sid_jax.families.open import FAMILIES, Family
@@ -18,8 +19,7 @@ from sid_jax.models.json_config import JsonConfig
 from sid_jax.models.layers.constant import known_constant
 from sid_jax.models.registry import NETWORK_TYPES, NetworkType
 from sid_jax.runtime.storage.folders import appearing
-from sid_jax.sid import Process, guided
-from sid_jax.sid.process import each
+from sid_jax.sid import guided
 from sid_jax.teachers import build, component_of
 from sid_jax.teachers.conditions import LabelConditions
 from sid_jax.teachers.space import PixelSpace
@@ -62,43 +62,10 @@ class Toy(nnx.Module):
 
 
 @dataclasses.dataclass(frozen=True)
-class Flow(Process):
-    """x_t = (1 - t) x0 + t e for t in (0, 1]; networks predict e - x0."""
-
-    def scale(self, t):
-        return 1 - t
-
-    def sigma(self, t):
-        return t
-
-    def to_x0(self, x_t, t, output):
-        return x_t - each(t) * output
-
-    def fake_target(self, x0, t, noise):
-        return noise - x0
-
-    def fake_weight(self, t):
-        return jnp.ones_like(t)
-
-    def network_time(self, t):
-        return 1000 * t
-
-    def default_start(self, num_steps):
-        return 1.0
-
-    def step_times(self, start, num_steps):
-        return tuple(start * (1 - k / num_steps) for k in range(num_steps))
-
-    def check_range(self, name, low, high):
-        if not 0 < low < high <= 1:
-            raise ValueError(f"{name}: 0 < t_min < t_max <= 1 is needed, not {low} and {high}")
-
-
-@dataclasses.dataclass(frozen=True)
 class Euler:
     """The teacher's sampler."""
 
-    process: Flow
+    process: RectifiedFlow
     num_steps: int
     guidance_scale: float
 
@@ -115,10 +82,12 @@ def open_toy(bundle):
     denoiser = component_of(bundle, "denoiser", "Toy")
     return Teacher(
         denoiser=denoiser,
-        process=Flow(),
+        process=RectifiedFlow(),
         conditions=LabelConditions(denoiser.config.classes),
         space=PixelSpace(denoiser.config.side),
-        sampler=lambda steps=None, guidance=None: Euler(Flow(), steps or 4, 1.0 if guidance is None else guidance),
+        sampler=lambda steps=None, guidance=None: Euler(
+            RectifiedFlow(), steps or 4, 1.0 if guidance is None else guidance
+        ),
         write=functools.partial(write, denoiser),
     )
 

@@ -145,6 +145,20 @@ class Component:
         return stored, tensors
 
 
+class WithoutNetworks:
+    """Conditions or a space that take no network."""
+
+    @property
+    def parts(self) -> tuple[Component, ...]:
+        """None."""
+        return ()
+
+    def with_parts(self, parts: tuple[Component, ...]) -> Self:
+        """The same: there are none."""
+        del parts
+        return self
+
+
 def build(class_name: str, config_json: dict[str, Any], *, where: str = "config.json", **options: Any) -> Component:
     """A network from its configuration, its parameters abstract.
 

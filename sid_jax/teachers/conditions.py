@@ -15,7 +15,7 @@ from flax import nnx
 from sid_jax.data.prompts import read_prompt_file, read_prompts
 from sid_jax.data.streams import ConditionStream, Stream
 from sid_jax.errors import UserError
-from sid_jax.teachers.component import Component, digest_of
+from sid_jax.teachers.component import Component, WithoutNetworks, digest_of
 
 Asked = Sequence[Any]
 """What is asked for, one of it for each image: prompts, or labels."""
@@ -159,7 +159,7 @@ class PromptConditions:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class CachedConditions:
+class CachedConditions(WithoutNetworks):
     """Conditions that were encoded before: what is read is the condition, and no network is needed.
 
     Attributes:
@@ -174,16 +174,6 @@ class CachedConditions:
     def noun(self) -> str:
         """As the source has it."""
         return self.source.noun
-
-    @property
-    def parts(self) -> tuple[Component, ...]:
-        """None."""
-        return ()
-
-    def with_parts(self, parts: tuple[Component, ...]) -> Self:
-        """The same: there are none."""
-        del parts
-        return self
 
     def asked(self, text: str, *, file: bool = False) -> list[Any]:
         """As the source has it."""
@@ -213,7 +203,7 @@ class CachedConditions:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class LabelConditions:
+class LabelConditions(WithoutNetworks):
     """Class labels 0..count-1; -1 stands for none. The denoiser takes them as `class_labels`, int32 `[B]`."""
 
     count: int
@@ -222,16 +212,6 @@ class LabelConditions:
     def noun(self) -> str:
         """Classes."""
         return "classes"
-
-    @property
-    def parts(self) -> tuple[Component, ...]:
-        """None."""
-        return ()
-
-    def with_parts(self, parts: tuple[Component, ...]) -> Self:
-        """The same: there are none."""
-        del parts
-        return self
 
     def asked(self, text: str, *, file: bool = False) -> list[int]:
         """Labels and ranges of them, "0-4,7"; an empty text: all classes in turn.

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from sid_jax.errors import UserError
-from sid_jax.teachers.component import Component
+from sid_jax.teachers.component import Component, WithoutNetworks
 
 
 class Space(Protocol):
@@ -106,7 +106,7 @@ class LatentSpace:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class PixelSpace:
+class PixelSpace(WithoutNetworks):
     """Images of one size, in [-1, 1].
 
     Attributes:
@@ -116,16 +116,6 @@ class PixelSpace:
 
     resolution: int
     channels: int = 3
-
-    @property
-    def parts(self) -> tuple[Component, ...]:
-        """None."""
-        return ()
-
-    def with_parts(self, parts: tuple[Component, ...]) -> Self:
-        """The same: there are none."""
-        del parts
-        return self
 
     def shape(self, resolution: int) -> tuple[int, int, int]:
         """(H, W, C). Raises UserError for another resolution than the teacher's."""
