@@ -2,7 +2,7 @@
 
 Command:  python -m sid_jax.train --config configs/digits_1step.py
 Hardware: 2 CPU cores, about 8 minutes
-Measured: Frechet distance 4.76 and prompt accuracy 0.971; the teacher in 50 steps has 4.56 and 0.9545
+Measured: Frechet distance 4.69 and prompt accuracy 0.9745; the teacher in 50 steps has 4.56 and 0.9545
 """
 
 import sid_jax.config
