@@ -5,7 +5,7 @@ Command:   python -m sid_jax.train --config configs/sd15_1step.py --config.promp
            On pods and clusters: docs/pods.md
 Teacher:   fetched from the hub, or a local diffusers folder: --config.teacher=FOLDER
 Memory:    18.9 GB for state and teacher (22 bytes a parameter), over all devices; more for an update: it shrinks with
-           accumulation, the parts that a batch of 512 is processed in. One GPU of 24 GB is enough (docs/scale.md) with
+           accumulation, the micro-batches of a batch of 512. One GPU of 24 GB is enough (docs/scale.md) with
            --config.mesh.fsdp=1 --config.remat=full --config.text.precompute=true, one image at a time
 Cost:      18 forward passes of the UNet for each of 10 M images
 Published: COCO-2014 30k, zero-shot: FID 8.15, CLIP 0.304 at guidance.scale 1.5 (longer training);

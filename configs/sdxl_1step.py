@@ -6,7 +6,7 @@ Teacher:   fetched from the hub, or a local diffusers folder: --config.teacher=F
            UNet is told that the images' original and target size are 1024 x 1024, and the crop (0, 0)
 Memory:    56.5 GB for state and teacher (22 bytes a parameter), over all devices; 1.6 GB less with
            --config.text.precompute=true, which takes the text encoders off them; more for an update: it shrinks with
-           accumulation, the parts that a batch of 256 is processed in. One GPU of 80 GB is enough (docs/scale.md) with
+           accumulation, the micro-batches of a batch of 256. One GPU of 80 GB is enough (docs/scale.md) with
            --config.mesh.fsdp=1 --config.remat=full --config.text.precompute=true, one image at a time
 Cost:      18 forward passes of the UNet for each of 10 M images
 Published: state of the art for SDXL at 1024 px in 1 to 4 steps at its time. What the paper leaves unsaid is set as for

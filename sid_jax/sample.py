@@ -1,4 +1,4 @@
-"""Makes pictures with a distilled student, or with a teacher."""
+"""Makes pictures of prompts or classes with a distilled student, or with a teacher."""
 
 import argparse
 import dataclasses
@@ -16,8 +16,10 @@ from sid_jax.runtime.run.pictures import image_grid, save_png
 from sid_jax.sid import FewStep
 
 EPILOG = """\
-Writes 0000.png, 0001.png, ... (N pictures of the first prompt, then of the second, ...) and grid.png, a row a prompt.
-The same seed gives the same pictures.
+Writes 0000.png, 0001.png, ... (N pictures of the first prompt or class, then N of the second, ...) and grid.png, which
+has a row for each prompt or class if N is more than 1. The same seed gives the same pictures.
+
+A model that was trained with text takes --prompts, one that was trained with class labels takes --classes.
 
 examples:
   python -m sid_jax.sample --run runs/digits_1step --prompts "a handwritten seven" --n 8 --out pictures
@@ -30,11 +32,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = command_line.Parser("python -m sid_jax.sample", __doc__, EPILOG)
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--run", metavar="DIR", help="the folder of a run: its newest checkpoint")
-    source.add_argument("--model", metavar="FOLDER", help="a folder that sid_jax.export wrote, or a teacher")
+    source.add_argument("--model", metavar="FOLDER", help="an exported folder, or a teacher's folder or hub id")
     wanted = parser.add_mutually_exclusive_group(required=True)
     wanted.add_argument("--prompts", dest="asked", metavar="TEXT_OR_FILE", help="a prompt, or a file with one a line")
-    wanted.add_argument("--classes", dest="asked", metavar="CLASSES", help="of a model with class labels: 0-9, or 1,3")
-    parser.add_argument("--n", metavar="N", type=int, default=1, help="pictures of each prompt (default: 1)")
+    wanted.add_argument("--classes", dest="asked", metavar="CLASSES", help="labels and ranges of them: 0-9, or 1,3")
+    parser.add_argument("--n", metavar="N", type=int, default=1, help="pictures of each prompt or class (default: 1)")
     parser.add_argument(
         "--steps", metavar="K", type=int, help="steps (default: as trained, or as its family samples a teacher)"
     )

@@ -1,4 +1,4 @@
-"""Distills a text-to-image diffusion model into a generator of one or a few steps."""
+"""Distills a diffusion model, the teacher, into a generator of one or a few steps, the student."""
 
 import contextlib
 import dataclasses
@@ -45,8 +45,10 @@ from sid_jax.teachers.conditions import Asked
 
 EPILOG = """\
 A run lives in its workdir: the resolved config, metrics as JSON lines and for TensorBoard, sample grids, checkpoints.
-Run the same command again and it goes on from the newest checkpoint that is whole. On SIGTERM it saves and ends with
-exit code 75: run the same command again.
+The same command goes on from the newest checkpoint that is whole. On SIGTERM a run saves its state and ends with exit
+code 75; the same command then goes on.
+
+The family of the teacher decides which settings there are; those of the default family are listed below.
 
 examples:
   python -m sid_jax.train --config configs/digits_1step.py
@@ -66,7 +68,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--resume", choices=("auto", "force"), default="auto",
         help="force: go on although settings or prompts are not those that the run was started with",
     )  # fmt: skip
-    parser.add_argument("--profile", metavar="START:STOP", default="", help="trace these updates into WORKDIR/profile")
+    parser.add_argument(
+        "--profile", metavar="START:STOP", default="", help="trace updates START+1 to STOP to WORKDIR/profile"
+    )
     processes.add_arguments(parser)
     arguments, config = command_line.parse_with_config(parser, argv, sid_jax.config.schema_of)
     processes.join(arguments)

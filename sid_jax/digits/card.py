@@ -25,7 +25,7 @@ image = pipe("a handwritten seven", num_inference_steps=50, guidance_scale={best
 
 ## How it was made
 
-    python -m sid_jax.pretrain --config configs/digits_pipeline.py --out DIR
+    python -m sid_jax.pretrain --config configs/digits_teacher.py --out DIR
 
 trained the autoencoder for {vae_steps:,} updates of {vae_batch} images, then the UNet and the text encoder together for
 {steps:,} updates of {batch}, on {data} (eps-prediction, scaled_linear betas, prompts dropped with probability

@@ -111,7 +111,11 @@ def times_of(config: ConfigDict, process: Process) -> Times:
     with user_errors_from("config"):
         if config.sid.times not in LAWS:
             raise ValueError(f"sid.times: {config.sid.times!r} is not one of {', '.join(LAWS)}")
-        times = _fields_of(LAWS[config.sid.times], config.sid)
+        law = LAWS[config.sid.times]
+        lacking = [f"sid.{field.name}" for field in dataclasses.fields(law) if field.name not in config.sid]
+        if lacking:
+            raise ValueError(f"sid.times: {config.sid.times!r} takes {', '.join(lacking)}, which this family has not")
+        times = _fields_of(law, config.sid)
         times.check(process)
         return times
 
