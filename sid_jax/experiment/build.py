@@ -111,15 +111,17 @@ def times_of(config: ConfigDict, process: Process) -> Times:
     with user_errors_from("config"):
         if config.sid.times not in LAWS:
             raise ValueError(f"sid.times: {config.sid.times!r} is not one of {', '.join(LAWS)}")
-        law = LAWS[config.sid.times]
-        lacking = [f"sid.{field.name}" for field in dataclasses.fields(law) if field.name not in config.sid]
-        if lacking:
-            raise ValueError(f"sid.times: {config.sid.times!r} takes {', '.join(lacking)}, which this family has not")
-        times = _fields_of(law, config.sid)
+        times = _fields_of(LAWS[config.sid.times], config.sid)
         times.check(process)
         return times
 
 
 def _fields_of(record: type[_Record], group: ConfigDict) -> _Record:
-    """A dataclass whose fields are keys of a group that has others too."""
-    return record(**{field.name: group[field.name] for field in dataclasses.fields(record)})  # type: ignore[arg-type]
+    """A dataclass whose fields are keys of the group `sid`, which has others too."""
+    names = [field.name for field in dataclasses.fields(record)]  # type: ignore[arg-type]
+    for name in names:
+        if name not in group:
+            raise ValueError(
+                f"sid.{name}: teachers of this family have no such setting, and {record.__name__} takes it"
+            )
+    return record(**{name: group[name] for name in names})
