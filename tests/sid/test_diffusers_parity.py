@@ -151,7 +151,7 @@ def test_losses_and_gradients(config, strategy, gan, tmp_path):
 
     for which, old in (("fake", fake), ("generator", generator)):
         assert float(metrics[f"{which}_loss"]) == pytest.approx(expected[f"{which}_loss"], rel=1e-4)
-        found = gradients(old, getattr(new, which), getattr(new, f"{which}_moment"), settings.optimizer.beta2)
+        found = gradients(old, getattr(new, which), getattr(new, f"{which}_optimizer").nu, settings.optimizer.beta2)
         found = dict(from_params(components[0].module, found))
         wanted = expected[f"{which}_gradients"]
         assert found.keys() == wanted.keys()

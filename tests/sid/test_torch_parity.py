@@ -99,7 +99,7 @@ def check(
         for which, old in (("fake", params[1]), ("generator", params[2])):
             loss = expected[f"{which}_loss"]
             assert float(metrics[f"{which}_loss"]) == pytest.approx(loss, rel=1e-4)
-            got = gradients(old, getattr(new, which), getattr(new, f"{which}_moment"), settings.optimizer.beta2)
+            got = gradients(old, getattr(new, which), getattr(new, f"{which}_optimizer").nu, settings.optimizer.beta2)
             for name, value in expected[f"{which}_gradients"].items():
                 error = np.linalg.norm(got[name] - value) / np.linalg.norm(value)
                 assert error < 1e-4, (which, name, n, error)

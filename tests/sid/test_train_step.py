@@ -84,8 +84,9 @@ def test_state_at_step_0_is_three_copies_of_the_teacher():
         assert_equal(getattr(state, name), jax.tree.map(lambda p: p.astype(jnp.float32), teacher))
     leaves = jax.tree.leaves(state)
     assert len({leaf.unsafe_buffer_pointer() for leaf in leaves}) == len(leaves)
-    assert all(leaf.dtype == jnp.float32 for leaf in leaves if leaf is not state.step)
-    assert state.step.dtype == jnp.int32
+    counts = (state.step, state.generator_optimizer.count, state.fake_optimizer.count)
+    assert all(leaf.dtype == jnp.float32 for leaf in leaves if not any(leaf is count for count in counts))
+    assert all(count.dtype == jnp.int32 for count in counts)
 
 
 def test_the_state_keeps_its_types():
