@@ -1,6 +1,9 @@
 """What a train step has drawn and found: its draws from their keys, its gradients from its new state."""
 
+import dataclasses
+
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from sid_jax import sid
@@ -65,3 +68,13 @@ def gradients(old, new, moment, beta2):
         return np.sign(np.asarray(old) - np.asarray(new)) * np.sqrt(np.asarray(v, np.float64) / (1 - beta2))
 
     return jax.tree.map(one, old, new, moment)
+
+
+def at_update(state, number):
+    """The state as it is before update `number`: what was trained so far counts in Adam too."""
+    return dataclasses.replace(
+        state,
+        step=jnp.int32(number),
+        generator_optimizer=state.generator_optimizer._replace(count=jnp.int32(number)),
+        fake_optimizer=state.fake_optimizer._replace(count=jnp.int32(number)),
+    )

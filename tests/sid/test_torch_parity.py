@@ -12,7 +12,7 @@ import pytest
 import tiny_network
 import torch
 from processes import STABLE_DIFFUSION, stable_diffusion
-from repeated_draws import draws_of, gradients, n_of
+from repeated_draws import at_update, draws_of, gradients, n_of
 from torch_reference import Net, Reference
 
 from sid_jax import sid
@@ -85,8 +85,7 @@ def check(
         draws = draws_of(settings, few_step, TIMES, number) | {"real": real.transpose(0, 3, 1, 2).astype(np.float64)}
         state = sid.TrainState.create(params[0])
         state = dataclasses.replace(
-            state,
-            step=jnp.int32(number),
+            at_update(state, number),
             fake=jax.tree.map(jnp.array, params[1]),
             generator=jax.tree.map(jnp.array, params[2]),
         )
