@@ -29,13 +29,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--samples", metavar="N", type=int, help="images of each (default: what the run's config says)")
     parser.add_argument("--json", metavar="FILE", help="write the table here too")
     arguments = parser.parse_args(argv)
-    if arguments.run:
-        student = open_run(arguments.run)
-    else:
-        found_student = open_model(arguments.model).student
-        if found_student is None:
-            raise UserError(f"{arguments.model} is not a student that sid_jax.export wrote: there is none to measure")
-        student = found_student
+    student = open_run(arguments.run) if arguments.run else open_model(arguments.model).student
+    if student is None:
+        raise UserError(f"{arguments.model} is not a student that sid_jax.export wrote: there is none to measure")
     samples = student.config.evaluate.samples if arguments.samples is None else arguments.samples
     found = evaluate(student, open_metric(student.config, samples), samples)
     print(as_text(found))

@@ -46,8 +46,7 @@ def combine(base: nnx.State, trained: nnx.State | None) -> nnx.State:
     """The denoiser's parameters: what is trained, with what of the base never is (see `sid.Networks`)."""
     if trained is None:
         return base
-    constants = nnx.filter_state(base, Constant)
-    return nnx.merge_state(constants, trained) if jax.tree.leaves(constants) else trained
+    return with_constants(trained, nnx.filter_state(base, Constant))
 
 
 def params_of(parts: tuple[Any, ...]) -> tuple[Any, ...]:
