@@ -34,6 +34,7 @@ class Pipeline:
     model_index: `model_index.json`, as it came.
     scheduler_config: that of the process that the networks were trained on.
     folder: where further files are; None for a pipeline that was made here.
+    scheduler_at: where the scheduler's config is from, for error messages.
     """
 
     unet: Component
@@ -43,6 +44,7 @@ class Pipeline:
     scheduler_config: Mapping[str, Any]
     model_index: Mapping[str, Any]
     folder: Path | None = None
+    scheduler_at: str = "scheduler_config.json"
 
     @property
     def kind(self) -> Kind:

@@ -32,7 +32,7 @@ def open_pipeline(bundle: Bundle) -> Pipeline:
       UserError: one line that says what is wrong, which file, and what to do.
     """
     kind = KINDS[bundle.kind]
-    scheduler = bundle.about.get("teacher_scheduler") or _scheduler_config(bundle)
+    scheduler, scheduler_at = _scheduler_config(bundle)
     pipeline = Pipeline(
         unet=component_of(bundle, "unet", "UNet2DConditionModel"),
         vae=component_of(bundle, "vae", "AutoencoderKL"),
@@ -41,6 +41,7 @@ def open_pipeline(bundle: Bundle) -> Pipeline:
         scheduler_config=scheduler,
         model_index=bundle.config(INDEX),
         folder=bundle.folder,
+        scheduler_at=scheduler_at,
     )
     _check_widths(pipeline, bundle.config_at("unet"))
     return pipeline
@@ -52,7 +53,7 @@ def teacher_of(pipeline: Pipeline) -> Teacher:
     Raises:
       UserError: its scheduler describes no process that can be distilled.
     """
-    with user_errors_from("teacher"):
+    with user_errors_from(pipeline.scheduler_at):
         process = process_of(pipeline.scheduler_config)
     unet, kind = pipeline.unet.config, pipeline.kind
     levels = len(unet.block_out_channels)
@@ -116,12 +117,16 @@ def combine_text(outputs: list[Any], is_empty: Callable[[], jax.Array], resoluti
     }
 
 
-def _scheduler_config(bundle: Bundle) -> dict[str, Any]:
-    config = bundle.config("scheduler")
+def _scheduler_config(bundle: Bundle) -> tuple[dict[str, Any], str]:
+    """The scheduler that the networks were trained with, and where it is from; an export keeps that of its teacher."""
+    config, at = bundle.config("scheduler"), bundle.config_at("scheduler")
+    if bundle.about.get("teacher_scheduler") is not None:
+        config, at = bundle.about["teacher_scheduler"], f"{bundle.folder}, teacher_scheduler of what sid_jax wrote"
+    if not isinstance(config, dict):
+        raise UserError(f"{at}: expected a JSON object, found {type(config).__name__}")
     if not isinstance(config.get("_class_name"), str):
-        at, found = bundle.config_at("scheduler"), config.get("_class_name")
-        raise UserError(f"{at}: _class_name is {found!r}; the name of a scheduler is needed")
-    return config
+        raise UserError(f"{at}: _class_name is {config.get('_class_name')!r}; the name of a scheduler is needed")
+    return config, at
 
 
 def _check_widths(pipeline: Pipeline, file: str) -> None:

@@ -19,12 +19,15 @@ class VP(Process):
     With abar the cumulative product of the teacher's alphas, a_t = sqrt(abar_t) and s_t = sqrt(1 - abar_t). Times are
     int32 in [0, T), T = len(alphas_cumprod); images and noise are float32 `[B, H, W, C]`.
 
+    With v prediction the last abar may be 0 (zero terminal SNR, Lin et al. 2024, arXiv 2305.08891): there x_t is e, and
+    x0 = -v. With eps prediction x0 would be divided by a = 0.
+
     Attributes:
-      alphas_cumprod: abar_t of every time, T floats in (0, 1).
+      alphas_cumprod: abar_t of every time, T floats in (0, 1); with v prediction the last may be 0.
       prediction_type: what the networks predict, "epsilon" or "v_prediction" (Salimans and Ho, arXiv 2202.00512).
 
     Raises:
-      ValueError: an unknown prediction type, or a value outside (0, 1).
+      ValueError: an unknown prediction type, or another value.
     """
 
     alphas_cumprod: Sequence[float]
@@ -33,10 +36,16 @@ class VP(Process):
     def __post_init__(self) -> None:
         abar = tuple(float(value) for value in np.asarray(self.alphas_cumprod, np.float32))
         object.__setattr__(self, "alphas_cumprod", abar)
-        if not abar or not all(0 < value < 1 for value in abar):
-            raise ValueError("alphas_cumprod: every value must be in (0, 1), and there must be at least one")
         if self.prediction_type not in PREDICTION_TYPES:
             raise ValueError(f"prediction_type: {self.prediction_type!r} is not one of {', '.join(PREDICTION_TYPES)}")
+        checked = abar[:-1] if self.prediction_type == "v_prediction" and self.zero_terminal_snr else abar
+        if not checked or not all(0 < value < 1 for value in checked):
+            raise ValueError("alphas_cumprod: every value must be in (0, 1), and there must be at least one")
+
+    @property
+    def zero_terminal_snr(self) -> bool:
+        """Whether nothing is left of the image at the last time."""
+        return bool(self.alphas_cumprod) and self.alphas_cumprod[-1] == 0
 
     def scale(self, t: jax.Array) -> jax.Array:
         """a_t: the factor of the image in x_t. Any int array to float32 of its shape."""

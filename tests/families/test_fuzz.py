@@ -64,6 +64,11 @@ SCHEDULER = {
     "trained_betas": None,
     "prediction_type": "epsilon",
     "rescale_betas_zero_snr": False,
+    "use_flow_sigmas": False,
+    "timestep_type": "discrete",
+    "variance_type": None,
+    "clip_sample": False,
+    "_class_name": "DDIMScheduler",
 }
 CLIP = {
     "vocab_size": 10,

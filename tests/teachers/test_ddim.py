@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 import torch
-from diffusers import StableDiffusionPipeline
+from diffusers import DDIMScheduler, StableDiffusionPipeline
 from pipelines import load_teacher
 
 from sid_jax.experiment.networks import networks_of, params_of
+from sid_jax.families.schedulers import process_of
 from sid_jax.sid import Condition, noise_from_array
 from sid_jax.teachers.samplers.ddim import DDIM
 
@@ -41,3 +42,28 @@ def test_pictures_equal_those_of_the_stock_pipeline(tiny, steps, guidance):
         output_type="np",
     ).images
     np.testing.assert_allclose(np.asarray(ours), theirs * 255, atol=1)
+
+
+@pytest.mark.parametrize("steps", [1, 7, 50])
+def test_a_teacher_with_zero_terminal_snr_is_sampled_from_its_last_time(steps):
+    config = {
+        "_class_name": "DDIMScheduler", "beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012,
+        "prediction_type": "v_prediction", "rescale_betas_zero_snr": True, "timestep_spacing": "trailing",
+        "set_alpha_to_one": False, "clip_sample": False,
+    }  # fmt: skip
+    stock = DDIMScheduler.from_config(config)
+    stock.set_timesteps(steps)
+    ddim = DDIM(process_of(config), steps, 1.0)
+    assert list(ddim.times) == stock.timesteps.tolist() and ddim.times[0] == 999
+
+    def network(x, t):
+        return 0.5 * x - 0.001 * t
+
+    z = np.random.default_rng(0).normal(size=(2, 4, 4, 3)).astype(np.float32)
+    x = torch.from_numpy(z)
+    for t in stock.timesteps:
+        x = stock.step(network(x, int(t)), t, x).prev_sample
+    ours = ddim.generate(
+        lambda x, t, _: network(x, t[:, None, None, None]), noise_from_array(z[None]), Condition(None, None)
+    )
+    np.testing.assert_allclose(ours, x, rtol=1e-3, atol=1e-4)

@@ -4,9 +4,15 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from sid_jax.errors import UserError
 from sid_jax.sid import VP, Condition, Denoiser, Noise, guided
+
+
+def trailing(total: int, num_steps: int) -> tuple[int, ...]:
+    """The times of diffusers' `timestep_spacing="trailing"`, descending from the last of `total`."""
+    return tuple(int(t) for t in np.round(np.arange(total, 0, -total / num_steps)) - 1)[:num_steps]
 
 
 @dataclass(frozen=True)
@@ -14,7 +20,9 @@ class DDIM:
     """A sampler of `num_steps` steps with classifier-free guidance; its network and noise are arguments of `generate`.
 
     The times are those of Stable Diffusion's schedulers: every (T / num_steps)-th, plus one, and the last step ends at
-    time 0 (diffusers' `timestep_spacing="leading"`, `steps_offset=1`, `set_alpha_to_one=False`).
+    time 0 (diffusers' `timestep_spacing="leading"`, `steps_offset=1`, `set_alpha_to_one=False`). A teacher with zero
+    terminal SNR was trained at the last time too, and has to begin there (Lin et al. 2024, arXiv 2305.08891): its times
+    are those of diffusers' `timestep_spacing="trailing"`.
 
     Attributes:
       process: the teacher's forward process.
@@ -34,13 +42,16 @@ class DDIM:
     @property
     def times(self) -> tuple[int, ...]:
         """The time of each step, descending."""
-        stride = len(self.process.alphas_cumprod) // self.num_steps
+        total = len(self.process.alphas_cumprod)
+        if self.process.zero_terminal_snr:
+            return trailing(total, self.num_steps)
+        stride = total // self.num_steps
         return tuple(k * stride + 1 for k in range(self.num_steps))[::-1]
 
     def generate(self, denoiser: Denoiser, noise: Noise, condition: Condition) -> jax.Array:
         """Latents `[B, H, W, C]` that start from the unit noise `noise(0)` of that shape."""
         times = jnp.asarray(self.times)
-        following = jnp.append(times[1:], 0)
+        following = jnp.maximum(times - len(self.process.alphas_cumprod) // self.num_steps, 0)
         start = noise(0)
 
         def step(k: jax.Array, x: jax.Array) -> jax.Array:
