@@ -1,6 +1,10 @@
 """Encodes the image-text pairs of a config once, into a cache of latents, so that training needs no autoencoder."""
 
-import sys
+if __name__ == "__main__":  # before the imports: they take seconds, and may fail
+    from sid_jax.runtime.cli.start import start
+
+    start("sid_jax.encode")
+
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -23,7 +27,3 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--batch", metavar="N", type=int, default=16, help="images at a time (default: 16)")
     arguments, config = command_line.parse_with_config(parser, argv, sid_jax.config.schema_of)
     encode(config, Path(arguments.out), arguments.batch)
-
-
-if __name__ == "__main__":
-    sys.exit(command_line.run(main))

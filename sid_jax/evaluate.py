@@ -1,6 +1,10 @@
 """Measures a distilled student beside its teacher: quality, agreement with the prompts, and speed."""
 
-import sys
+if __name__ == "__main__":  # before the imports: they take seconds, and may fail
+    from sid_jax.runtime.cli.start import start
+
+    start("sid_jax.evaluate")
+
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -37,7 +41,3 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(as_text(found))
     if arguments.json:
         write_json(found, Path(arguments.json))
-
-
-if __name__ == "__main__":
-    sys.exit(command_line.run(main))

@@ -1,6 +1,10 @@
 """Writes a distilled student as a complete diffusers folder, which PyTorch opens."""
 
-import sys
+if __name__ == "__main__":  # before the imports: they take seconds, and may fail
+    from sid_jax.runtime.cli.start import start
+
+    start("sid_jax.export")
+
 from collections.abc import Sequence
 
 from sid_jax.experiment.export import export
@@ -25,7 +29,3 @@ def main(argv: Sequence[str] | None = None) -> None:
     student = open_run(arguments.run)
     export(student, arguments.out, overwrite=arguments.overwrite)
     print(f"wrote {arguments.out}; its README.md shows how to open it in PyTorch")
-
-
-if __name__ == "__main__":
-    sys.exit(command_line.run(main))

@@ -4,6 +4,11 @@ Neither weights nor an accelerator are needed: the compilers of TPUs and GPUs ru
 Stable Diffusion takes 6 to 20 minutes and, for GPUs, 7 to 10 GB of memory, for TPUs 16 to 21 GB.
 """
 
+if __name__ == "__main__":  # before the imports: they take seconds, and may fail
+    from sid_jax.runtime.cli.start import start
+
+    start("sid_jax.plan")
+
 import json
 import os
 import sys
@@ -107,7 +112,3 @@ def _find_batch(config: ConfigDict, chips: int, plan: Callable[[ConfigDict], Pla
             too_many = middle
     figures, compiled = tried[largest] if largest else first
     return figures | {"largest_images_per_chip": largest}, compiled
-
-
-if __name__ == "__main__":
-    sys.exit(command_line.run(main))

@@ -1,6 +1,10 @@
 """Makes a small Stable Diffusion of handwritten digits from scratch: the teacher that comes with the package."""
 
-import sys
+if __name__ == "__main__":  # before the imports: they take seconds, and may fail
+    from sid_jax.runtime.cli.start import start
+
+    start("sid_jax.pretrain")
+
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -34,7 +38,3 @@ def main(argv: Sequence[str] | None = None) -> None:
         folder = Path(arguments.real_features)
         pictures, _ = digits.load_mnist(config.data)
         measure_real(DigitsMetric.load(folder, real=False), pictures).save_real(folder)
-
-
-if __name__ == "__main__":
-    sys.exit(command_line.run(main))

@@ -1,8 +1,12 @@
 """Makes pictures of prompts or classes with a distilled student, or with a teacher."""
 
+if __name__ == "__main__":  # before the imports: they take seconds, and may fail
+    from sid_jax.runtime.cli.start import start
+
+    start("sid_jax.sample")
+
 import argparse
 import dataclasses
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -95,7 +99,3 @@ def save(images: np.ndarray, columns: int, folder: Path) -> None:
         save_png(image_grid(images, columns if columns > 1 else None), folder / "grid.png")
     except OSError as error:
         raise UserError(f"{folder} can't be written to: {error.strerror or error}") from error
-
-
-if __name__ == "__main__":
-    sys.exit(command_line.run(main))

@@ -1,10 +1,14 @@
 """Distills a diffusion model, the teacher, into a generator of one or a few steps, the student."""
 
+if __name__ == "__main__":  # before the imports: they take seconds, and may fail
+    from sid_jax.runtime.cli.start import start
+
+    start("sid_jax.train", preemptible=True)
+
 import contextlib
 import dataclasses
 import functools
 import logging
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -45,8 +49,8 @@ from sid_jax.teachers.conditions import Asked
 
 EPILOG = """\
 A run lives in its workdir: the resolved config, metrics as JSON lines and for TensorBoard, sample grids, checkpoints.
-The same command goes on from the newest checkpoint that is whole. On SIGTERM a run saves its state and ends with exit
-code 75; the same command then goes on.
+The same command goes on from the newest checkpoint that is whole. On SIGTERM, and on SIGHUP of a terminal
+that goes away, a run saves its state and ends with exit code 75; the same command then goes on.
 
 The family of the teacher decides which settings there are; those of the default family are listed below.
 
@@ -123,6 +127,7 @@ def train(config: ConfigDict, workdir: str, force: bool = False, profile: str = 
     shapes = jax.eval_shape(create, teacher.denoiser.params)
     shardings = meshes.parameter_shardings(shapes, mesh)
     with contextlib.ExitStack() as closing:
+        preemption = closing.enter_context(watching())
         checkpoints = closing.enter_context(Checkpoints(folder / "checkpoints", Keep.from_config(resolved)))
         if checkpoints.latest() is None:
             state, base = first_state(teacher, settings.optimizer, stored, mesh)
@@ -156,7 +161,6 @@ def train(config: ConfigDict, workdir: str, force: bool = False, profile: str = 
             say(f"{'going on' if step else 'starting'} at update {step} of {total}; compiling the train step")
         saving = Saving(checkpoints, log, SavingPolicy.from_config(resolved), resolved)
         closing.enter_context(contextlib.closing(profiling))
-        preemption = closing.enter_context(watching())
 
         # ---- The loop.
         preempted = False
@@ -186,7 +190,7 @@ def train(config: ConfigDict, workdir: str, force: bool = False, profile: str = 
             if saving.due(step) or step == total or preempted:
                 saving.save(step, state, stream.position(), window, values)
         saving.finish(step)
-        if preempted:
+        if preempted or preemption.told:
             raise Preempted(f"preempted at update {step} of {total}: {summary(step, config, folder, began)}")
 
     # ---- The table.
@@ -227,7 +231,3 @@ class Pictures:
     def __call__(self, params: Any) -> Image.Image:
         """A picture of the images that the parameters make."""
         return image_grid(self._program(params, self._asked, self._seed))
-
-
-if __name__ == "__main__":
-    sys.exit(command_line.run(main))

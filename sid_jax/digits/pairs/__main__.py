@@ -1,6 +1,10 @@
 """Writes MNIST as image-text pairs, for the digits' GAN configs."""
 
-import sys
+if __name__ == "__main__":  # before the imports: they take seconds, and may fail
+    from sid_jax.runtime.cli.start import start
+
+    start("sid_jax.digits.pairs.__main__")
+
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -50,7 +54,3 @@ def build(source: str, out: Path) -> Path:
     except OSError as error:
         raise UserError(f"{out} can't be written to: {error.strerror or error}") from error
     return Path(builder.data_dir)
-
-
-if __name__ == "__main__":
-    sys.exit(command_line.run(main))

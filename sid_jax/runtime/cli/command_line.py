@@ -5,8 +5,7 @@ def main(argv):
     parser.add_argument("--workdir", help="the run's folder")
     arguments, config = command_line.parse_with_config(parser, argv, sid_jax.config.schema_of)
 
-if __name__ == "__main__":
-    sys.exit(command_line.run(main))
+Its module begins as `start` says.
 """
 
 import argparse
@@ -19,8 +18,9 @@ from typing import Any, NoReturn, TypeVar, overload
 from ml_collections import ConfigDict
 
 from sid_jax.errors import UserError
-from sid_jax.runtime.cli import config_file
-from sid_jax.runtime.devices import preemption
+from sid_jax.runtime.cli import config_file, terminal
+from sid_jax.runtime.cli.streams import unbreakable_output
+from sid_jax.runtime.devices import jax_settings, preemption
 from sid_jax.runtime.devices.preemption import Preempted
 from sid_jax.runtime.devices.processes import ProcessLost
 
@@ -127,10 +127,17 @@ def split_overrides(argv: Sequence[str]) -> tuple[list[str], list[tuple[str, str
 def run(main: Callable[[Sequence[str] | None], int | None], argv: Sequence[str] | None = None) -> int:
     """Calls `main(argv)` and returns the process's exit code.
 
-    0, or what `main` returns: the command is done. 2: there was a UserError or a full disk, which is printed as one
-    line `error: ...`. 75: the run was preempted and has saved, or another process of it is lost; the same command goes
-    on. 130: the user interrupted it. Anything else that `main` raises is a defect and keeps its traceback.
+    0, or what `main` returns: the command is done. 2: there was a UserError or a full disk, or JAX has no devices,
+    which is printed as one line `error: ...`. 75: the run was preempted and has saved, or another process of it is
+    lost; the same command goes on. 130: the user interrupted it. Anything else that `main` raises is a defect and keeps
+    its traceback. That something can't be printed is none, and changes no exit code.
     """
+    with unbreakable_output(), terminal.showing():
+        return _run(main, argv)
+
+
+def _run(main: Callable[[Sequence[str] | None], int | None], argv: Sequence[str] | None) -> int:
+    jax_settings.fix()
     try:
         return main(argv) or 0
     except UserError as error:
@@ -147,6 +154,12 @@ def run(main: Callable[[Sequence[str] | None], int | None], argv: Sequence[str] 
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
+    except Exception:
+        problem = jax_settings.problem_of_start()
+        if problem is None:
+            raise
+        print(f"error: {problem}", file=sys.stderr)
+        return 2
 
 
 def _help_on_overrides(schema: ConfigDict) -> str:

@@ -6,17 +6,13 @@ come from every process, other messages from the first.
 
 import contextlib
 import logging
-import sys
 from collections.abc import Iterator
 
-import jax
 from etils import epath
-from tqdm import tqdm
 
+from sid_jax.runtime.cli import terminal
 from sid_jax.runtime.devices import processes
 from sid_jax.runtime.storage.append_file import AppendFile
-
-_LOGGER = logging.getLogger("sid_jax")
 
 
 @contextlib.contextmanager
@@ -25,33 +21,12 @@ def logging_to(workdir: epath.Path) -> Iterator[None]:
 
     On stderr it does not break a progress bar. Only the first process writes the file.
     """
-    handlers: list[logging.Handler] = [_Terminal()]
-    file = None
-    if processes.is_first():
-        file = AppendFile(workdir / "run.log")
-        handlers.append(_File(file))
-    level, propagate = _LOGGER.level, _LOGGER.propagate
-    _LOGGER.propagate = False  # the root logger may have a library's handler, which would say everything again
-    _LOGGER.setLevel(logging.INFO if processes.is_first() else logging.WARNING)
-    for handler in handlers:
-        _LOGGER.addHandler(handler)
-    try:
+    if not processes.is_first():
+        with terminal.showing(logging.WARNING):
+            yield
+        return
+    with contextlib.closing(AppendFile(workdir / "run.log")) as file, terminal.showing(logging.INFO, _File(file)):
         yield
-    finally:
-        for handler in handlers:
-            _LOGGER.removeHandler(handler)
-        _LOGGER.setLevel(level)
-        _LOGGER.propagate = propagate
-        if file is not None:
-            file.close()
-
-
-class _Terminal(logging.Handler):
-    def emit(self, record: logging.LogRecord) -> None:
-        """Prints the message; of several processes each says which one it is."""
-        name = f"process {jax.process_index()}: " if jax.process_count() > 1 else ""
-        level = "warning: " if record.levelno >= logging.WARNING else ""
-        tqdm.write(f"{name}{level}{record.getMessage()}", file=sys.stderr)
 
 
 class _File(logging.Handler):
@@ -62,4 +37,10 @@ class _File(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Adds a line with the time and the level."""
-        self._file.append((self.format(record) + "\n").encode())
+        # A name that is not UTF-8 has letters that can't be encoded.
+        self._file.append((self.format(record) + "\n").encode(errors="backslashreplace"))
+
+    def flush(self) -> None:
+        """Writes out what a file in a bucket waits with, if that can be."""
+        with contextlib.suppress(OSError, ValueError):  # a ValueError where the file is closed
+            self._file.flush()

@@ -10,6 +10,8 @@ from typing import Any, TextIO
 import jax
 from tqdm import tqdm
 
+from sid_jax.runtime.cli.streams import unbreakable
+
 PLAIN_SECONDS = 15.0  # between two lines where there is no terminal
 
 _BAR = "{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}{unit}, {rate_noinv_fmt}, {remaining} left{postfix}"
@@ -34,7 +36,7 @@ class Progress:
         plain_seconds: float = PLAIN_SECONDS,
         unit: str = "images",
     ) -> None:
-        self._file = file or sys.stderr
+        self._file = unbreakable(file or sys.stderr)
         self._shows = jax.process_index() == 0
         self._plain = not _is_terminal(self._file)
         self._plain_seconds = plain_seconds

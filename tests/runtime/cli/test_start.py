@@ -1,0 +1,74 @@
+"""What ends a command before its `main` is called: one line, and the exit code that it would have later."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import jax
+import pytest
+
+from sid_jax.runtime.cli import command_line
+
+COMMAND = """
+import time
+def main(argv):
+    print("began")
+if __name__ == "slow":
+    print("importing", flush=True)
+    try:
+        time.sleep(60)
+    except BaseException as error:  # as an import does of a module that it can do without
+        pass
+"""
+
+STARTS = "from sid_jax.runtime.cli.start import start; start({!r}, preemptible={})"
+
+
+def begin(folder, name, preemptible=False, **environment):
+    (folder / f"{name}.py").write_text(COMMAND)
+    return subprocess.Popen(
+        [sys.executable, "-c", STARTS.format(name, preemptible)], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        text=True, env=os.environ | {"PYTHONPATH": f"{folder}:{os.getcwd()}"} | environment,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "said"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 75, "told to end")]
+)
+def test_a_signal_while_a_command_is_imported(tmp_path, number, code, said):
+    process = begin(tmp_path, "slow", preemptible=True, XLA_FLAGS="")
+    assert process.stdout.readline() == "importing\n"
+    process.send_signal(number)
+    error = process.communicate()[1]
+    assert process.returncode == code
+    assert error.startswith(said) and error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("JAX_ENABLE_X64", "maybe"),
+        ("JAX_DEFAULT_MATMUL_PRECISION", "good"),
+        ("XLA_FLAGS", "--xla_cpu_nothing=1"),
+        ("XLA_FLAGS", "no flag"),
+    ],
+)
+def test_settings_that_jax_does_not_take(tmp_path, name, value):
+    process = begin(tmp_path, "quick", **({"XLA_FLAGS": ""} | {name: value}))
+    out, error = process.communicate()
+    assert (process.returncode, out) == (2, "")
+    assert error.startswith("error: ") and error.count("\n") == 1 and name in error
+
+
+@pytest.mark.parametrize("error", [RuntimeError("Unable to initialize backend 'gpuu'"), AssertionError()])
+def test_no_device(error, monkeypatch, capsys):
+    def devices():
+        raise error
+
+    monkeypatch.setattr(jax, "devices", devices)
+    monkeypatch.setenv("JAX_PLATFORMS", "gpuu")
+    assert command_line.run(lambda argv: jax.devices() and None, []) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: JAX can't start its devices, as the environment's JAX_PLATFORMS=gpuu asks: ")
+    assert said.count("\n") == 1
