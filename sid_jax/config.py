@@ -52,7 +52,11 @@ def _stable_diffusion(c: ConfigDict) -> None:
     c.guidance.scale = 1.5  # of "lsg"
     for name in ("kappa1", "kappa2", "kappa3", "kappa4"):
         c.guidance[name] = config_dict.placeholder(float)  # None: what the strategy says
-    c.guidance.prompt_dropout = config_dict.placeholder(float)  # None: 0.1 with "lsg", else 0
+    # Prompts of the fake update that are dropped. None: 0.1 where kappa1 or kappa2 is not 1, as published, else 0.
+    c.guidance.prompt_dropout = config_dict.placeholder(float)
+    c.guidance.drop_before_generator = (
+        True  # as published; false: the generator still sees the prompt, the loss does not
+    )
 
 
 SECTIONS: dict[str, Callable[[ConfigDict], None]] = {"stable_diffusion": _stable_diffusion}

@@ -72,14 +72,20 @@ def asked_of(config: ConfigDict, conditions: Conditions) -> list[Any]:
 
 
 def guidance_of(config: ConfigDict) -> Guidance:
-    """The four scales: those of the named strategy, and over them each one that is set by itself."""
+    """The four scales, those of the named strategy, and over them each one that is set by itself; the published dropout
+    of what comes out of that, if none is set."""
     if "guidance" not in config:
         return Guidance()
     with user_errors_from("config"):
         chosen = preset(config.guidance.strategy, config.guidance.scale)
         names = (field.name for field in dataclasses.fields(Guidance))
         given = {name: config.guidance[name] for name in names if config.guidance[name] is not None}
-        return dataclasses.replace(chosen, **given)
+        chosen = dataclasses.replace(chosen, **given)
+        return (
+            chosen
+            if "prompt_dropout" in given
+            else dataclasses.replace(chosen, prompt_dropout=chosen.published_dropout)
+        )
 
 
 def settings_of(config: ConfigDict, shape: tuple[int, ...]) -> Settings:

@@ -1,5 +1,6 @@
 """Classifier-free guidance of the fake network and the teacher: four scales (section 3; SiD-LSG, arXiv 2406.01561)."""
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,18 +16,22 @@ Discriminator = Callable[[jax.Array, jax.Array, Any], tuple[jax.Array, jax.Array
 """The same with what it says as a discriminator: -> (raw output, logits `[B, ...]`)."""
 
 STRATEGIES = ("none", "lsg", "zero_cfg", "anti_cfg")
+PROMPT_DROPOUT = 0.1
+"""The share of update A's prompts that is dropped in SiD-LSG's published code, wherever its fake network is guided."""
 
 
 @dataclass(frozen=True)
 class Guidance:
-    """Scales kappa1..kappa4, and the share of prompts that the fake network's own loss replaces by the empty prompt.
+    """Scales kappa1..kappa4, and how prompts of update A are dropped, that is, replaced by the empty prompt.
 
     Attributes:
       kappa1: on the fake network, in its own loss.
       kappa2: on the fake network, in the generator's loss, where it is compared with the teacher.
       kappa3: on the fake network, in the generator's loss, where it is compared with x_g.
       kappa4: on the teacher, in the generator's loss.
-      prompt_dropout: a probability, in [0, 1].
+      prompt_dropout: the probability that a prompt is dropped, in [0, 1].
+      drop_before_generator: whether x_g of update A too is generated from the dropped prompt, as published; else from
+        the one that was kept, and the fake network's loss alone sees the empty prompt.
 
     Raises:
       ValueError: prompt_dropout is not a probability.
@@ -37,6 +42,7 @@ class Guidance:
     kappa3: float = 1.0
     kappa4: float = 1.0
     prompt_dropout: float = 0.0
+    drop_before_generator: bool = True
 
     def __post_init__(self) -> None:
         if not 0 <= self.prompt_dropout <= 1:
@@ -47,26 +53,31 @@ class Guidance:
         """Whether the fake network is trained with text; the discriminator of the GAN term then reads it too."""
         return self.kappa1 != 0
 
+    @property
+    def published_dropout(self) -> float:
+        """The prompt_dropout that these scales are published with."""
+        return PROMPT_DROPOUT if self.kappa1 != 1 or self.kappa2 != 1 else 0.0
+
 
 def preset(strategy: str, scale: float = 1.5) -> Guidance:
-    """The scales of a named strategy; `dataclasses.replace` sets single ones apart from it.
+    """The scales of a named strategy and their published dropout; `dataclasses.replace` sets single ones apart from it.
 
-    "none": no guidance. "lsg", long and short guidance: `scale` everywhere, and 0.1 of the fake network's prompts
-    dropped (arXiv 2406.01561). "zero_cfg", "anti_cfg": the teacher without guidance, the fake network without text or
-    pushed away from it (Few-Step SiD, arXiv 2505.12674).
+    "none": no guidance. "lsg", long and short guidance: `scale` everywhere (arXiv 2406.01561). "zero_cfg", "anti_cfg":
+    the teacher without guidance, the fake network without text or pushed away from it (Few-Step SiD, arXiv 2505.12674).
 
     Raises:
       ValueError: an unknown strategy.
     """
-    if strategy == "none":
-        return Guidance()
-    if strategy == "lsg":
-        return Guidance(scale, scale, scale, scale, prompt_dropout=0.1)
-    if strategy == "zero_cfg":
-        return Guidance(0.0, 0.0, 0.0, 1.0)
-    if strategy == "anti_cfg":
-        return Guidance(-1.0, -1.0, -1.0, 1.0)
-    raise ValueError(f"guidance.strategy: {strategy!r} is not one of {', '.join(STRATEGIES)}")
+    scales = {
+        "none": (1.0, 1.0, 1.0, 1.0),
+        "lsg": (scale, scale, scale, scale),
+        "zero_cfg": (0.0, 0.0, 0.0, 1.0),
+        "anti_cfg": (-1.0, -1.0, -1.0, 1.0),
+    }
+    if strategy not in scales:
+        raise ValueError(f"guidance.strategy: {strategy!r} is not one of {', '.join(scales)}")
+    guidance = Guidance(*scales[strategy])
+    return dataclasses.replace(guidance, prompt_dropout=guidance.published_dropout)
 
 
 @dataclass(frozen=True)

@@ -136,16 +136,17 @@ class _Updates:
         s, process = self.settings, self.process
 
         def gradient_of(micro_batch: int | jax.Array, inputs: tuple[Any, Real | None]) -> tuple[Metrics, Any]:
-            cond = self.networks.encode_condition(frozen.conditions, inputs[0])
+            kept = cond = self.networks.encode_condition(frozen.conditions, inputs[0])
             key = functools.partial(key_for, s.seed, state.step, micro_batch=micro_batch)
-            z = noise_from_key(key(Purpose.FAKE_STEPS), self._shape)
-            x_g, _ = self.few_step.first_evaluations(self._denoiser(frozen, state.generator), z, cond, n)
-
-            draw = self._draw(self.times.fake, key(Purpose.FAKE_TIME), key(Purpose.FAKE_NOISE))
             dropped = None
             if s.guidance.prompt_dropout > 0:
                 dropped = jax.random.bernoulli(key(Purpose.FAKE_DROPOUT), s.guidance.prompt_dropout, self._shape[:1])
-                cond = drop_prompts(dropped, cond, empty)
+                cond = drop_prompts(dropped, kept, empty)
+            z = noise_from_key(key(Purpose.FAKE_STEPS), self._shape)
+            asked = cond if s.guidance.drop_before_generator else kept
+            x_g, _ = self.few_step.first_evaluations(self._denoiser(frozen, state.generator), z, asked, n)
+
+            draw = self._draw(self.times.fake, key(Purpose.FAKE_TIME), key(Purpose.FAKE_NOISE))
             condition = self._condition(cond, empty, s.gan.used)
             real = self._real(frozen, inputs[1], empty, dropped) if s.gan.used else None
 

@@ -144,7 +144,7 @@ def test_losses_and_gradients(config, strategy, gan, tmp_path):
         STABLE_DIFFUSION, table, tokens["empty"], num_steps=1, start=few_step.start, noise="fresh", first="scaled",
         alpha=1.0, weighting="sid", loss_scale=100.0, fake_lr=1e-2, generator_lr=1e-2, eps=1.0, elements=real[0].size,
         lambda_d=gan.lambda_d, lambda_g=gan.lambda_g,
-        **{name: getattr(guidance, name) for name in ("kappa1", "kappa2", "kappa3", "kappa4")},
+        **{name: getattr(guidance, name) for name in ("kappa1", "kappa2", "kappa3", "kappa4", "drop_before_generator")},
     )  # fmt: skip
     draws = draws_of(settings, few_step, times, 0) | {"real": real.transpose(0, 3, 1, 2).astype(np.float64)}
     expected = reference.iteration(*(DiffusersNet(unet) for unet in unets), tokens, draws, 0)

@@ -62,9 +62,17 @@ def test_without_guidance_the_empty_prompt_is_not_read():
 def test_presets():
     assert preset("none") == Guidance(1, 1, 1, 1, 0)
     assert preset("lsg", 2.0) == Guidance(2, 2, 2, 2, 0.1)
-    assert preset("zero_cfg") == Guidance(0, 0, 0, 1, 0)
-    assert preset("anti_cfg") == Guidance(-1, -1, -1, 1, 0)
+    assert preset("zero_cfg") == Guidance(0, 0, 0, 1, 0.1)
+    assert preset("anti_cfg") == Guidance(-1, -1, -1, 1, 0.1)
     assert dataclasses.replace(preset("lsg", 2.0), kappa4=4.5).kappa4 == 4.5
+
+
+@pytest.mark.parametrize(
+    ("scales", "dropout"),
+    [((1, 1, 1, 1), 0), ((1, 1, 4, 4), 0), ((2, 1, 1, 1), 0.1), ((1, 0, 1, 1), 0.1), ((1, -1, -1, 1), 0.1)],
+)
+def test_published_dropout_is_that_of_a_guided_fake_network(scales, dropout):
+    assert Guidance(*scales).published_dropout == dropout
 
 
 def test_unknown_strategy():

@@ -38,6 +38,43 @@ def settings_of(alpha=1.0, weighting="sid", **changes) -> sid.Settings:
     )
 
 
+def setting(prediction_type: str, settings: sid.Settings, few_step: sid.FewStep):
+    """Three networks, data, and the reference: (params, table, tokens, real latents, reference)."""
+    params = [tiny_network.init(seed) for seed in range(3)]
+    table = tiny_network.init_text(9)
+    rng = np.random.default_rng(5)
+    tokens = {
+        name: rng.integers(0, tiny_network.VOCABULARY, (settings.batch, tiny_network.LENGTH))
+        for name in ("fake", "generator", "real")
+    }
+    real = rng.normal(size=(settings.batch, *SHAPE)).astype(np.float32)
+    tokens["empty"] = np.zeros((1, tiny_network.LENGTH), int)
+
+    names = ("kappa1", "kappa2", "kappa3", "kappa4", "drop_before_generator")
+    reference = Reference(
+        STABLE_DIFFUSION | {"prediction_type": prediction_type},
+        table,
+        tokens["empty"],
+        **{name: getattr(few_step, name) for name in ("num_steps", "start", "noise", "first")},
+        **{name: getattr(settings.loss, name) for name in ("alpha", "weighting", "loss_scale")},
+        **{name: getattr(settings.optimizer, name) for name in ("fake_lr", "generator_lr", "eps")},
+        **{name: getattr(settings.guidance, name) for name in names},
+        **{name: getattr(settings.gan, name) for name in ("lambda_d", "lambda_g")},
+        elements=int(np.prod(SHAPE)),
+    )
+    return params, table, tokens, real, reference
+
+
+def batch_of(tokens, real) -> sid.Batch:
+    return sid.Batch(tokens["fake"], tokens["generator"], tokens["empty"], sid.Real(real, tokens["real"]))
+
+
+def state_of(params) -> sid.TrainState:
+    """Teacher, fake network and generator differ, as if a run had gone on for long."""
+    _, fake, generator = (jax.tree.map(jnp.array, each) for each in params)
+    return dataclasses.replace(sid.TrainState.create(params[0]), fake=fake, generator=generator)
+
+
 def check(
     prediction_type: str,
     settings: sid.Settings,
@@ -55,42 +92,14 @@ def check(
     few_step = sid.FewStep(stable_diffusion(prediction_type), num_steps, start, noise, first)
     networks = sid.Networks(tiny_network.denoiser, tiny_network.encode, tiny_network.discriminator)
     step = (sid.jit_train_step if jit else sid.make_train_step)(networks, few_step, TIMES, settings)
-
-    params = [tiny_network.init(seed) for seed in range(3)]
-    table = tiny_network.init_text(9)
-    rng = np.random.default_rng(5)
-    tokens = {
-        name: rng.integers(0, tiny_network.VOCABULARY, (settings.batch, tiny_network.LENGTH))
-        for name in ("fake", "generator", "real")
-    }
-    real = rng.normal(size=(settings.batch, *SHAPE)).astype(np.float32)
-    tokens["empty"] = np.zeros((1, tiny_network.LENGTH), int)
-    batch = sid.Batch(tokens["fake"], tokens["generator"], tokens["empty"], sid.Real(real, tokens["real"]))
-
-    names = ("kappa1", "kappa2", "kappa3", "kappa4")
-    reference = Reference(
-        STABLE_DIFFUSION | {"prediction_type": prediction_type},
-        table,
-        tokens["empty"],
-        **{name: getattr(few_step, name) for name in ("num_steps", "start", "noise", "first")},
-        **{name: getattr(settings.loss, name) for name in ("alpha", "weighting", "loss_scale")},
-        **{name: getattr(settings.optimizer, name) for name in ("fake_lr", "generator_lr", "eps")},
-        **{name: getattr(settings.guidance, name) for name in names},
-        **{name: getattr(settings.gan, name) for name in ("lambda_d", "lambda_g")},
-        elements=int(np.prod(SHAPE)),
-    )
+    params, table, tokens, real, reference = setting(prediction_type, settings, few_step)
 
     for n in only or range(1, num_steps + 1):
         number = next(number for number in range(200) if n_of(settings, few_step, number) == n)
         draws = draws_of(settings, few_step, TIMES, number) | {"real": real.transpose(0, 3, 1, 2).astype(np.float64)}
-        state = sid.TrainState.create(params[0])
-        state = dataclasses.replace(
-            at_update(state, number),
-            fake=jax.tree.map(jnp.array, params[1]),
-            generator=jax.tree.map(jnp.array, params[2]),
-        )
+        state = at_update(state_of(params), number)
         with jax.disable_jit(not jit):
-            new, metrics = step(state, sid.Frozen(params[0], table), batch)
+            new, metrics = step(state, sid.Frozen(params[0], table), batch_of(tokens, real))
         nets = [Net(p) for p in params]
         expected = reference.iteration(*nets, tokens, draws, number)
 
@@ -116,6 +125,36 @@ def test_guidance(strategy, prediction_type):
     check(prediction_type, settings)
     turn = list(PRESETS).index(strategy) + 2 * (prediction_type == "v_prediction")
     check(prediction_type, settings, num_steps=4, only=(1 + turn % 4,))
+
+
+@pytest.mark.parametrize("before_generator", [True, False])
+@pytest.mark.parametrize("strategy", ["lsg", "anti_cfg"])
+def test_three_iterations_with_dropped_prompts(strategy, before_generator):
+    """The published order, in which x_g too is made of the dropped prompt, and the other one: both networks after three
+    updates each, on which the order leaves its mark. With the GAN term captions of real images are dropped as well."""
+    guidance = dataclasses.replace(PRESETS[strategy], prompt_dropout=0.5, drop_before_generator=before_generator)
+    settings = settings_of(guidance=guidance, gan=sid.Gan(lambda_d=0.7, lambda_g=30.0))
+    few_step = sid.FewStep(stable_diffusion(), 1, 625)
+    networks = sid.Networks(tiny_network.denoiser, tiny_network.encode, tiny_network.discriminator)
+    step = sid.make_train_step(networks, few_step, TIMES, settings)
+    params, table, tokens, real, reference = setting("epsilon", settings, few_step)
+    nets, state = [Net(each) for each in params], state_of(params)
+    optimizers = reference.optimizers(*nets[1:], step=0)
+    dropped = []
+    for number in range(3):
+        draws = draws_of(settings, few_step, TIMES, number) | {"real": real.transpose(0, 3, 1, 2).astype(np.float64)}
+        dropped.append(int(draws["dropped"].sum()))
+        with jax.disable_jit():
+            state, metrics = step(state, sid.Frozen(params[0], table), batch_of(tokens, real))
+        expected = reference.iteration(*nets, tokens, draws, number, optimizers)
+        for which in ("fake", "generator"):
+            assert float(metrics[f"{which}_loss"]) == pytest.approx(expected[f"{which}_loss"], rel=1e-4)
+    assert 0 < sum(dropped) < 3 * BATCH
+    for which, net, before in (("fake", nets[1], params[1]), ("generator", nets[2], params[2])):
+        for name, value in net.named_parameters():
+            moved = value.detach().numpy() - before[name]
+            error = np.linalg.norm(np.asarray(getattr(state, which)[name]) - before[name] - moved)
+            assert error < 1e-4 * np.linalg.norm(moved), (which, name)
 
 
 @pytest.mark.parametrize("noise", ["fixed", "ddim"])

@@ -86,8 +86,7 @@ class Reference:
         with_text, without_text = net(x_t, t, cond), net(x_t, t, empty)
         return without_text + kappa * (with_text - without_text)
 
-    def fake_loss(self, fake, x_g, t, noise, tokens, dropped):
-        tokens = torch.where(dropped[:, None], self.empty_tokens, tokens)
+    def fake_loss(self, fake, x_g, t, noise, tokens):
         x_t = self.scheduler.add_noise(x_g, noise, t)
         output = self.guided(fake, x_t, t, self.encode(tokens), self.s["kappa1"])
         if self.scheduler.config.prediction_type == "epsilon":
@@ -120,8 +119,7 @@ class Reference:
         values = F.binary_cross_entropy_with_logits(logits, target, reduction="none").mean(dim=(1, 2))
         return (self.s["elements"] * values)[:, None, None, None]
 
-    def discriminator_loss(self, fake, x_g, real, t, noise, tokens, real_tokens, dropped):
-        tokens, real_tokens = (torch.where(dropped[:, None], self.empty_tokens, c) for c in (tokens, real_tokens))
+    def discriminator_loss(self, fake, x_g, real, t, noise, tokens, real_tokens):
         of_real = self.entropy(self.logits(fake, real, t, noise, real_tokens), 1.0)
         of_fake = self.entropy(self.logits(fake, x_g, t, noise, tokens), 0.0)
         return (of_real + of_fake).sum() / 2 / len(x_g)
@@ -156,8 +154,14 @@ class Reference:
             optimizer.state[p] = {"step": torch.tensor(float(step)), "exp_avg": zero, "exp_avg_sq": zero.clone()}
         return optimizer
 
-    def iteration(self, teacher, fake, generator, tokens, draws, step):
+    def optimizers(self, fake, generator, step):
+        """Adam of both networks, as it is before update `step`, with moments of zero."""
+        return self.adam(fake, self.s["fake_lr"], step), self.adam(generator, self.s["generator_lr"], step)
+
+    def iteration(self, teacher, fake, generator, tokens, draws, step, optimizers=None):
         """Updates A and B of the given step, on the networks in place: the losses and the gradients.
+
+        `optimizers` are those of the iteration before; by default new ones.
 
         With lambda_d or lambda_g set, `draws` has real latents, `real`, and `tokens` their captions, `real`. The losses
         are without the GAN terms, the gradients with them.
@@ -165,14 +169,20 @@ class Reference:
         lambda_d, lambda_g = self.s.get("lambda_d", 0), self.s.get("lambda_g", 0)
         d = {name: torch.tensor(value) for name, value in draws.items() if name != "n"}
         tokens = {name: torch.tensor(value).long() for name, value in tokens.items()}
-        optimizers = [self.adam(fake, self.s["fake_lr"], step), self.adam(generator, self.s["generator_lr"], step)]
+        optimizers = optimizers or self.optimizers(fake, generator, step)
+        for optimizer in optimizers:
+            optimizer.zero_grad()
 
+        # As published, prompts are dropped before anything is made of them. The other order drops them for the loss.
+        kept = tokens["fake"]
+        of_fake, of_real = (torch.where(d["dropped"][:, None], self.empty_tokens, tokens[c]) for c in ("fake", "real"))
         with torch.no_grad():
-            x_g = self.generate(generator, d["fake_z"], self.encode(tokens["fake"]), draws["n"])
-        fake_loss = self.fake_loss(fake, x_g, d["fake_t"], d["fake_noise"], tokens["fake"], d["dropped"])
+            read = of_fake if self.s["drop_before_generator"] else kept
+            x_g = self.generate(generator, d["fake_z"], self.encode(read), draws["n"])
+        fake_loss = self.fake_loss(fake, x_g, d["fake_t"], d["fake_noise"], of_fake)
         total = fake_loss
         if lambda_d:
-            shared = (d["fake_t"], d["fake_noise"], tokens["fake"], tokens["real"], d["dropped"])
+            shared = (d["fake_t"], d["fake_noise"], of_fake, of_real)
             total = total + lambda_d * self.discriminator_loss(fake, x_g, d["real"], *shared)
         total.backward()
         optimizers[0].step()
