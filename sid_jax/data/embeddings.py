@@ -7,6 +7,8 @@ tree that was encoded, with dots.
 import contextlib
 import json
 import math
+import os
+import re
 import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -18,8 +20,12 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from sid_jax.errors import UserError
 from sid_jax.runtime.storage.folders import appearing
+from sid_jax.runtime.storage.json_files import read_json
+from sid_jax.runtime.storage.small_files import open_regular
 
 ABOUT = "about.json"
+
+_NAME = re.compile(r"[A-Za-z0-9_.]+")
 
 
 class Embeddings:
@@ -30,20 +36,22 @@ class Embeddings:
       prompts: those that it was made of, in their order.
 
     Raises:
-      OSError, ValueError, KeyError, TypeError: the folder is not there, or not whole.
+      UserError, OSError: the folder is not there, or not whole.
     """
 
     def __init__(self, folder: Path, prompts: Sequence[str]) -> None:
-        about = json.loads((folder / ABOUT).read_text())
-        if about["rows"] != len(prompts):
-            raise ValueError(f"{folder} has {about['rows']} rows")
+        about = read_json(folder / ABOUT)
+        rows, arrays = about.get("rows"), about.get("arrays")
+        if rows != len(prompts) or not isinstance(arrays, dict):
+            raise UserError(f"{folder} is not the embeddings of {len(prompts)} prompts")
         self._rows = {prompt: row for row, prompt in enumerate(prompts)}
         self._arrays: dict[str, np.memmap] = {}
-        for name, (dtype, shape) in about["arrays"].items():
-            file, whole = folder / f"{name}.bin", (len(prompts), *shape)
-            if file.stat().st_size != np.dtype(dtype).itemsize * math.prod(whole):
-                raise ValueError(f"{file} has another size")
-            self._arrays[name] = np.memmap(file, dtype, "r", shape=whole)
+        for name, described in arrays.items():
+            dtype, shape = _described(folder, name, described)
+            with open_regular(folder / f"{name}.bin") as file:
+                if os.fstat(file.fileno()).st_size != dtype.itemsize * math.prod((len(prompts), *shape)):
+                    raise UserError(f"{folder / name}.bin has another size")
+                self._arrays[name] = np.memmap(file, dtype, "r", shape=(len(prompts), *shape))
 
     def __call__(self, prompts: Sequence[str]) -> dict[str, Any]:
         """The trees that prompts were encoded to, stacked.
@@ -62,7 +70,7 @@ def open_embeddings(folder: Path, prompts: Sequence[str]) -> Embeddings | None:
     """The embeddings in a folder; None where they are missing, or not whole. Arguments as those of `Embeddings`."""
     try:
         return Embeddings(folder, prompts)
-    except (OSError, ValueError, KeyError, TypeError):
+    except (UserError, OSError):
         return None
 
 
@@ -102,6 +110,20 @@ def _write(folder: Path, batches: Iterable[dict[str, Any]]) -> None:
                 files[name].write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
             rows += len(next(iter(flat.values())))
     (folder / ABOUT).write_text(json.dumps({"rows": rows, "arrays": arrays}))
+
+
+def _described(folder: Path, name: str, described: Any) -> tuple[np.dtype[Any], tuple[int, ...]]:
+    """The type and the shape of a row of an array, of what `about.json` says of it."""
+    try:
+        kind, shape = described
+        dtype = np.dtype(kind)
+        if not isinstance(kind, str) or dtype.name != kind or dtype.hasobject:
+            raise TypeError
+        if not _NAME.fullmatch(name) or not all(type(length) is int and length > 0 for length in shape):
+            raise ValueError
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{folder / ABOUT}: {name!r} is no array") from error
+    return dtype, tuple(shape)
 
 
 def _gb(count: int) -> str:

@@ -38,7 +38,7 @@ def decode(data: bytes, resolution: int, most_pixels: int) -> np.ndarray:
             width, height = file.size
             if width * height > most_pixels:
                 raise Corrupted(f"{width}x{height} pixels are more than {most_pixels}")
-            image = ImageOps.exif_transpose(file).convert("RGB")
+            image = _in_8_bits(ImageOps.exif_transpose(file)).convert("RGB")
     except Corrupted:
         raise
     except Exception as error:  # Pillow's decoders raise nearly anything for damaged files
@@ -48,3 +48,17 @@ def decode(data: bytes, resolution: int, most_pixels: int) -> np.ndarray:
     left, top = (width - side) / 2, (height - side) / 2
     square = image.resize((resolution, resolution), Image.Resampling.LANCZOS, box=(left, top, left + side, top + side))
     return np.asarray(square)
+
+
+def _in_8_bits(image: Image.Image) -> Image.Image:
+    """The image in a mode of 8 bits a channel, by the upper 8 of 16 bits, as Pillow itself reads 16-bit RGB.
+
+    Pillow converts its modes of more bits by cutting all above 255 off, so that nearly everything becomes white.
+    """
+    if image.mode == "I" or image.mode.startswith("I;16"):
+        return Image.fromarray((np.clip(np.asarray(image), 0, 2**16 - 1) >> 8).astype(np.uint8))
+    if image.mode == "F" or ";" in image.mode:  # which no format above has, in this version of Pillow
+        raise Corrupted(f"pixels of Pillow's type {image.mode}")
+    if image.mode == "P":
+        image.info.pop("transparency", None)  # not used, and Pillow warns of it
+    return image

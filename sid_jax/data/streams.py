@@ -146,7 +146,7 @@ class PairStream:
         shuffled = grain.MapDataset.range(len(source)).seed(seed % 2**32).shuffle().repeat(epochs)
         batches = shuffled.batch(batch, batch_fn=list).map_with_index(load_all)
         self._iterator = iter(batches.to_iter_dataset(grain.ReadOptions(num_threads=4, prefetch_buffer_size=4)))
-        self._digest = hashlib.sha256(f"{source.name}\n{len(source)}".encode()).hexdigest()
+        self._digest = hashlib.sha256(f"{source.name}\n{len(source)}".encode(errors="surrogateescape")).hexdigest()
 
     def __next__(self) -> dict[str, Any]:
         """This host's rows of the next iteration, n of them.

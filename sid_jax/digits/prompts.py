@@ -1,11 +1,15 @@
 """MNIST as text-image pairs: 32x32 RGB pictures of digits, and prompts in several wordings."""
 
 import re
+import zipfile
 from pathlib import Path
 
 import numpy as np
 
 from sid_jax.errors import UserError
+from sid_jax.runtime.storage.small_files import open_regular
+
+_MOST_BYTES = 2**30  # MNIST has 55 MB
 
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
@@ -62,12 +66,20 @@ def load_mnist(source: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _read_npz(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    if not path.is_file():
-        raise UserError(f"{path}: no such file; give an .npz with MNIST's images and labels, or the name 'mnist'")
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            images, labels = arrays["images"], arrays["labels"]
-    except (KeyError, ValueError, OSError) as error:
+        with open_regular(path) as file, zipfile.ZipFile(file) as entries:
+            if sum(entry.file_size for entry in entries.infolist()) > _MOST_BYTES:
+                raise UserError(f"{path}: its arrays take more than {_MOST_BYTES} bytes")
+            file.seek(0)
+            with np.load(file, allow_pickle=False) as arrays:
+                images, labels = arrays["images"], arrays["labels"]
+    except UserError:
+        raise
+    except FileNotFoundError:
+        raise UserError(
+            f"{path}: no such file; give an .npz with MNIST's images and labels, or the name 'mnist'"
+        ) from None
+    except Exception as error:  # zipfile and numpy raise nearly anything for damaged files
         raise UserError(f"{path}: needs the arrays 'images' and 'labels' ({error})") from None
     if images.dtype != np.uint8 or images.shape[1:] != (28, 28) or labels.shape != images.shape[:1]:
         raise UserError(f"{path}: needs images [N, 28, 28] uint8 and labels [N], found {images.shape}, {labels.shape}")

@@ -10,12 +10,14 @@ from tqdm import tqdm
 
 from sid_jax.data.images import Corrupted, decode
 from sid_jax.data.pairs import PairSource
-from sid_jax.data.sources.latents import write_cache
+from sid_jax.data.sources.latents import check_free, write_cache
 from sid_jax.errors import UserError
 from sid_jax.experiment.build import open_teacher
 from sid_jax.experiment.networks import params_of
 from sid_jax.experiment.streams import open_images
 from sid_jax.teachers.space import Space
+
+MOST_AT_A_TIME = 4096  # images of 512 pixels, which take 3 GB
 
 
 def encode(config: ConfigDict, out: Path, batch: int = 16) -> None:
@@ -24,14 +26,20 @@ def encode(config: ConfigDict, out: Path, batch: int = 16) -> None:
     Args:
       config: of the run that will train from it.
       out: folder of the cache.
-      batch: images at a time.
+      batch: images at a time, at most `MOST_AT_A_TIME`, or as many as there are.
 
     Raises:
       UserError: the pairs, the teacher or the folder can't be used.
     """
+    if batch < 1:
+        raise UserError(f"--batch is {batch}: use a positive number")
+    check_free(out, config.real.source)
     source = open_images(config)
     if source.encoded is not None:
         raise UserError(f"real.source {config.real.source} is a cache of latents already: name the images")
+    batch = min(batch, len(source))
+    if batch > MOST_AT_A_TIME:
+        raise UserError(f"--batch is {batch}: use at most {MOST_AT_A_TIME}")
     space = open_teacher(config, "space").space
     skipped: list[int] = []
     count = write_cache(

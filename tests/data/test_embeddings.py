@@ -1,3 +1,4 @@
+import json
 import os
 import shutil
 
@@ -43,6 +44,24 @@ def test_what_is_not_whole_is_not_there(folder):
     os.truncate(folder / "context.bin", 10)
     assert open_embeddings(folder, PROMPTS) is None
     (folder / "about.json").write_text("{}")
+    assert open_embeddings(folder, PROMPTS) is None
+
+
+@pytest.mark.parametrize(
+    "arrays",
+    [
+        [],
+        {"context": 1},
+        {"context": ["object", [3, 1]]},
+        {"context": ["bfloat16", [-3, -2]]},
+        {"context": ["bfloat16", [3, 2.0]]},
+        {"context": ["u2,f4", [3]]},
+        {"../cache/context": ["bfloat16", [3, 2]]},
+        {"context\0": ["bfloat16", [3, 2]]},
+    ],
+)
+def test_what_describes_no_arrays_is_not_there(folder, arrays):
+    (folder / "about.json").write_text(json.dumps({"rows": 4, "arrays": arrays}))
     assert open_embeddings(folder, PROMPTS) is None
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from sid_jax.data import images
 from sid_jax.data.images import Corrupted, decode
 
 
@@ -45,12 +46,70 @@ def test_grey_palette_and_transparent_images_become_rgb():
     assert decode(encoded(np.zeros((9, 9, 4), np.uint8)), 4, 100).shape == (4, 4, 3)
 
 
+def chunk(kind, data):
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def png_of_16_bits(array, colors, *more):
+    """A PNG of an array uint16 `[H, W]` or `[H, W, C]`, which Pillow can't write in colour."""
+    height, width = array.shape[:2]
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 16, colors, 0, 0, 0))
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in array)
+    return b"\x89PNG\r\n\x1a\n" + header + b"".join(more) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
+RAMP = np.linspace(0, 2**16 - 1, 64).astype(np.uint16)[None].repeat(64, 0)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        png_of_16_bits(RAMP, 0),
+        png_of_16_bits(RAMP, 0, chunk(b"tRNS", b"\0\0")),
+        png_of_16_bits(np.stack([RAMP, RAMP], -1), 4),
+        png_of_16_bits(np.stack([RAMP] * 3, -1), 2),
+        png_of_16_bits(np.stack([RAMP] * 4, -1), 6),
+        png_of_16_bits(
+            RAMP.T[:, ::-1], 0, chunk(b"eXIf", b"II*\0\x08\0\0\0" + struct.pack("<HHHIII", 1, 274, 3, 1, 8, 0))
+        ),
+    ],
+    ids=["grey", "one grey transparent", "grey and alpha", "rgb", "rgba", "grey and turned"],
+)
+def test_16_bits_are_the_same_ramp_in_8(data):
+    expected = (RAMP >> 8).astype(np.uint8)[..., None].repeat(3, -1)
+    np.testing.assert_array_equal(decode(data, 64, 10**6), expected)
+
+
+@pytest.mark.parametrize("mode", ["I", "I;16", "I;16B"])
+def test_modes_of_more_bits_become_8(mode):
+    """Whichever of them a version of Pillow chooses for a file."""
+    kind = {"I": np.int32, "I;16": np.dtype("<u2"), "I;16B": np.dtype(">u2")}[mode]
+    image = Image.frombytes(mode, (64, 64), RAMP.astype(kind).tobytes())
+    assert image.mode == mode
+    np.testing.assert_array_equal(np.asarray(images._in_8_bits(image)), RAMP >> 8)
+
+
+def test_pixels_of_no_known_range_are_refused():
+    with pytest.raises(Corrupted, match="pixels of Pillow's type F"):
+        images._in_8_bits(Image.new("F", (2, 2)))
+
+
+def test_other_modes_are_what_they_look_like():
+    """Palettes with transparent colours (of which Pillow warns), one bit, alpha, CMYK."""
+    rgb = Image.new("RGB", (4, 4), (255, 0, 10))
+    palette, bit, alpha, cmyk = io.BytesIO(), io.BytesIO(), io.BytesIO(), io.BytesIO()
+    rgb.quantize(2).save(palette, "PNG", transparency=bytes([0, 128]))
+    Image.fromarray(np.array([[0, 255], [255, 0]], np.uint8)).convert("1").save(bit, "PNG")
+    Image.fromarray(np.array([[[9, 0]]], np.uint8)).save(alpha, "PNG")
+    Image.new("CMYK", (8, 8), (0, 255, 255, 0)).save(cmyk, "JPEG")
+    assert decode(palette.getvalue(), 2, 100)[0, 0].tolist() == [255, 0, 10]
+    np.testing.assert_array_equal(decode(bit.getvalue(), 2, 100)[..., 0], [[0, 255], [255, 0]])
+    assert decode(alpha.getvalue(), 1, 100)[0, 0].tolist() == [9, 9, 9]
+    assert np.abs(decode(cmyk.getvalue(), 8, 100)[0, 0].astype(int) - [255, 0, 0]).max() < 5
+
+
 def bomb(width, height):
     """A PNG of a hundred bytes that says that it is huge."""
-
-    def chunk(kind, data):
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
     return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(bytes(100))) + chunk(b"IEND", b"")
 

@@ -1,4 +1,5 @@
 import json
+import os
 from collections import Counter
 
 import numpy as np
@@ -39,6 +40,9 @@ def test_a_file_has_a_prompt_a_line(tmp_path):
         (None, "does not exist"),
         (b"", "is empty: write one prompt a line"),
         (b" \n\t\n", "is empty: write one prompt a line"),
+        (b"good\nb\0d\n", "has a NUL in line 2: is it text? convert it to UTF-8"),
+        ("UTF-16\n".encode("utf-16-le"), "has a NUL in line 1: is it text? convert it to UTF-8"),
+        (b"\xff\xfea", "begins as UTF-16 does, and is not: convert it to UTF-8"),
         (b"good\nbad \xff\n", "is not UTF-8 at line 2: convert it to UTF-8"),
     ],
 )
@@ -56,6 +60,42 @@ def test_a_folder_or_no_name_is_an_error(tmp_path):
         read_prompt_file(str(tmp_path))
     with pytest.raises(UserError, match=r"^prompts is empty: set it to a text file"):
         read_prompt_file("")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
+def test_a_file_says_by_its_mark_how_it_is_encoded(encoding, tmp_path):
+    """As Windows' programs write it."""
+    (tmp_path / "p.txt").write_bytes("ein Hund\r\n\u732b\r\n".encode(encoding))
+    assert read_prompt_file(str(tmp_path / "p.txt")) == ["ein Hund", "\u732b"]
+
+
+def test_what_is_no_text_file_is_refused_in_a_line(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "zeros.txt").symlink_to("/dev/zero")
+    with (tmp_path / "large.txt").open("wb") as file:
+        file.truncate(2**40)
+    (tmp_path / "endless.txt").write_text("x" * 200_000)
+    for name, problem in {
+        "pipe": "is a named pipe, not a regular file",
+        "zeros.txt": "is a device, not a regular file",
+        "large.txt": "1099511627776 bytes is too large: at most 1073741824 are read",
+        "endless.txt": "line 1 has 200000 letters, a prompt at most 100000",
+        "a\0.txt": "does not exist",
+        "a\ud800.txt": "does not exist",
+        "x" * 5000 + ".txt": "File name too long",
+    }.items():
+        with pytest.raises(UserError) as caught:
+            read_prompts(f"{tmp_path}/{name}")
+        assert problem in str(caught.value) and str(caught.value).isprintable() and len(str(caught.value)) < 600
+    with pytest.raises(UserError, match="is not UTF-8"):
+        read_prompts("a caf\udce9")  # as Python spells a byte of a terminal's Latin-1
+
+
+def test_a_folder_is_not_taken_for_a_prompt(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "prompts").mkdir()
+    with pytest.raises(UserError, match="prompts file prompts is a folder: name a text file"):
+        read_prompts("prompts")
 
 
 def test_the_argument_is_a_file_or_the_prompt_itself(tmp_path):

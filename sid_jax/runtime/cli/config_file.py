@@ -19,6 +19,7 @@ from ml_collections import ConfigDict, config_flags
 
 from sid_jax.errors import UserError
 from sid_jax.runtime.storage.json_files import to_text
+from sid_jax.runtime.storage.small_files import read_small_bytes
 
 RENAMED = {"optimizer.lr": "optimizer.fake_lr", "optimizer.glr": "optimizer.generator_lr"}
 """Keys that once had another name, old to new. Config files, overrides and saved configs may have the old name."""
@@ -154,7 +155,7 @@ def _call_get_config(file: Path) -> ConfigDict:
     # As Python does for a script, so that one config can start from another in the same folder.
     sys.path.insert(0, str(file.parent.resolve()))
     try:
-        exec(compile(file.read_bytes(), str(file), "exec"), namespace)
+        exec(compile(read_small_bytes(file), str(file), "exec"), namespace)
         get_config = namespace.get("get_config")
         if not callable(get_config):
             raise UserError(f"config {file} has no get_config() function")

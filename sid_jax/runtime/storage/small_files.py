@@ -1,8 +1,10 @@
 """Small files that a user or a stranger brings, read whole without trusting what they are."""
 
+import contextlib
 import os
 import stat
-from typing import BinaryIO
+from collections.abc import Iterator
+from typing import Any, BinaryIO
 
 from etils import epath
 
@@ -48,21 +50,11 @@ def read_small_bytes(path: os.PathLike | str, most: int = MOST_BYTES) -> bytes:
     Raises:
       Unreadable: there is no such file, it is larger, is no regular file, or can't be read; or no file has such a name.
     """
-    name = os.fspath(path)
-    try:
-        if is_remote(name):
-            return _read_remote(epath.Path(path), most)
-        with open_regular(name) as file:
-            size = os.fstat(file.fileno()).st_size
-            _check_size(name, size, most)
-            data = file.read(most + 1)
-    except FileNotFoundError:
-        raise Unreadable(name, "no such file", missing=True) from None
-    except OSError as error:
-        raise Unreadable(name, f"cannot be read ({error.strerror or error})") from error
-    except ValueError as error:  # a name with a NUL, or with half a surrogate pair
-        raise Unreadable(name, f"no file can have this name ({error})", missing=True) from error
-    _check_size(name, len(data), most)
+    with _reasons(path):
+        _check_size(path, _stated_size(path), most)
+        with _opened(path) as file:
+            data: bytes = file.read(most + 1)
+    _check_size(path, len(data), most)
     return data
 
 
@@ -78,6 +70,28 @@ def read_small_text(path: os.PathLike | str, most: int = MOST_BYTES) -> str:
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
         raise Unreadable(path, f"is not UTF-8 at line {line}: convert it to UTF-8") from None
+
+
+def read_lines(path: os.PathLike | str, most: int) -> Iterator[tuple[int, bytes]]:
+    """The number, from 1, and the content of each line of a regular file, of whatever size the file is.
+
+    A line ends at a line feed and nowhere else, which is the rule of JSON Lines: a carriage return before it is white
+    space to JSON, and other separators are part of a text.
+
+    Args:
+      path: local or gs://.
+      most: bytes that a line may have.
+
+    Raises:
+      Unreadable: as `read_small_bytes` does, but for the size: a line is longer.
+    """
+    with _reasons(path), _opened(path) as file:
+        number = 0
+        while line := file.readline(most + 1):
+            number += 1
+            if len(line) > most:
+                raise Unreadable(path, f"line {number} is too large: at most {most} bytes are read")
+            yield number, line.removesuffix(b"\n")
 
 
 def open_regular(path: os.PathLike | str) -> BinaryIO:
@@ -106,17 +120,37 @@ def shown(path: os.PathLike | str) -> str:
     return text if len(text) <= _LONGEST_NAME else f"{text[:half]}[...]{text[-half:]} ({len(text)} characters)"
 
 
-def _read_remote(file: epath.Path, most: int) -> bytes:
-    """The content of a file in a bucket."""
+@contextlib.contextmanager
+def _reasons(path: os.PathLike | str) -> Iterator[None]:
+    """Turns what opening and reading a file raises into `Unreadable`."""
     try:
-        _check_size(file, file.stat().length, most)
-        with file.open("rb") as opened:
-            data: bytes = opened.read(most + 1)
-    except (UserError, OSError, ValueError):
+        yield
+    except UserError:
         raise
-    except Exception as error:  # each client of buckets has exceptions of its own, of no common class
-        raise OSError(f"{type(error).__name__}: {' '.join(str(error).split())[:200]}") from error
-    return data
+    except FileNotFoundError:
+        raise Unreadable(path, "no such file", missing=True) from None
+    except OSError as error:
+        raise Unreadable(path, f"cannot be read ({error.strerror or error})") from error
+    except ValueError as error:  # a name with a NUL, or with half a surrogate pair
+        raise Unreadable(path, f"no file can have this name ({error})", missing=True) from error
+    except Exception as error:
+        if not is_remote(path):
+            raise
+        # Each client of buckets has exceptions of its own, which have no class in common.
+        reason = " ".join(str(error).split())[:200]
+        raise Unreadable(path, f"cannot be read ({type(error).__name__}: {reason})") from error
+
+
+def _opened(path: os.PathLike | str) -> Any:
+    return epath.Path(path).open("rb") if is_remote(path) else open_regular(path)
+
+
+def _stated_size(path: os.PathLike | str) -> int:
+    if is_remote(path):
+        return epath.Path(path).stat().length
+    status = os.stat(path)
+    _check_kind(path, status)
+    return status.st_size
 
 
 def _check_kind(path: os.PathLike | str, status: os.stat_result) -> None:
