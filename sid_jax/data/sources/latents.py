@@ -10,6 +10,7 @@ import math
 import os
 import shutil
 import warnings
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -60,6 +61,7 @@ class LatentCache:
                 raise ValueError(f"{_ABOUT} lacks count, resolution or autoencoder")
             self._conditions = Texts(_conditions_of(folder / _CAPTIONS))
             self._file = open_regular(folder / _LATENTS)
+            weakref.finalize(self, self._file.close)
             rows, self._shape, self._begin = _header(self._file)
             if len(self._conditions) != count or rows < count:
                 raise ValueError(f"it has {rows} latents and {len(self._conditions)} lines of captions for {count}")
