@@ -14,6 +14,8 @@ from sid_jax.models.json_config import JsonConfig
 from sid_jax.models.layers.attention import attend
 from sid_jax.models.layers.options import LayerOptions
 
+_LONGEST = 100_000  # tokens; a text is filled up to as many
+
 
 @dataclasses.dataclass(frozen=True)
 class CLIPTextConfig(JsonConfig):
@@ -41,6 +43,10 @@ class CLIPTextConfig(JsonConfig):
             "vocab_size", "hidden_size", "intermediate_size", "projection_dim", "num_hidden_layers",
             "num_attention_heads", "max_position_embeddings",
         )  # fmt: skip
+        longest = f"texts of more than {_LONGEST} tokens are not supported"
+        self._require(self.max_position_embeddings <= _LONGEST, "max_position_embeddings", longest)
+        self._require(self.layer_norm_eps >= 0, "layer_norm_eps", "it must not be negative")
+        self._require(0 <= self.eos_token_id < 2**31, "eos_token_id", "it is no number of a word")
         self._require(self.hidden_act in ("quick_gelu", "gelu"), "hidden_act", "supported: 'quick_gelu', 'gelu'")
         even = self.hidden_size % self.num_attention_heads == 0
         self._require(even, "num_attention_heads", f"{self.hidden_size} hidden units don't split evenly")

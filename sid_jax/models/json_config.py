@@ -1,14 +1,54 @@
 """Network configurations, read from the `config.json` that diffusers and transformers write.
 
 Every field of the file is accounted for: it shapes the network, or it must have the one value that the network here
-implements (`_REQUIRED`), or it has no part in the forward pass (`_INERT`). Anything else is an error that names the
-field, so that no network is built that differs in silence from what the file describes.
+implements (`_REQUIRED`), or it has no part in the forward pass (`_INERT`, and `GENERAL`, of which one line says so).
+Anything else is an error that names the field, so that no network is built that differs in silence from what the file
+describes.
 """
 
 import abc
 import dataclasses
+import logging
 from collections.abc import Callable
 from typing import Any, ClassVar, Self, get_args
+
+GENERAL = frozenset({
+    # Of the moving average that the weights are, as `EMAModel.save_pretrained` of diffusers writes them beside the
+    # network's own fields.
+    "cur_decay_value", "decay", "foreach", "inv_gamma", "max_value", "min_decay", "min_value", "optimization_step",
+    "power", "update_after_step", "use_ema_warmup",
+    # How a program holds the network and runs it, or where it is from.
+    "attn_implementation", "dtype", "gradient_checkpointing", "name_or_path", "torch_dtype", "torchscript",
+    "transformers_version", "use_bfloat16", "use_cache", "use_memory_efficient_attention_xformers",
+    # What transformers asks of all its models: what a call returns, and what only others of them do: to decode, to
+    # classify, to generate text.
+    "architectures", "chunk_size_feed_forward", "cross_attention_hidden_size", "decoder_start_token_id",
+    "finetuning_task", "id2label", "is_composition", "is_encoder_decoder", "label2id", "num_labels",
+    "output_attentions", "output_hidden_states", "output_past", "prefix", "problem_type", "return_dict",
+    "sep_token_id", "task_specific_params", "tf_legacy_loss", "tie_encoder_decoder", "tie_last_hidden_states",
+    "tie_word_embeddings", "tokenizer_class", "use_return_dict", "xla_device",
+    "assistant_confidence_threshold", "assistant_lookbehind", "bad_words_ids", "begin_suppress_tokens",
+    "diversity_penalty", "do_sample", "early_stopping", "encoder_no_repeat_ngram_size", "encoder_repetition_penalty",
+    "epsilon_cutoff", "eta_cutoff", "exponential_decay_length_penalty", "forced_bos_token_id",
+    "forced_eos_token_id", "length_penalty", "max_length", "min_length", "no_repeat_ngram_size",
+    "num_assistant_tokens", "num_assistant_tokens_schedule", "num_beam_groups", "num_beams", "num_return_sequences",
+    "output_scores", "remove_invalid_values", "repetition_penalty", "return_dict_in_generate", "suppress_tokens",
+    "target_lookbehind", "temperature", "top_k", "top_p", "typical_p",
+})  # fmt: skip
+"""Fields that have no part in the forward pass of any network here, whatever their values."""
+
+_UNCHANGED: dict[str, tuple[Any, ...]] = {
+    "add_cross_attention": (False, None),
+    "is_decoder": (False, None),
+    "per_layer_config": (None, {}),
+    "pruned_heads": (None, {}),
+    "quantization_config": (None,),
+}
+"""General fields that describe another network than the rest of the file, but for these values."""
+
+_LARGEST = 3e38  # of a float, which networks hold in 32 bits
+
+_log = logging.getLogger(__name__)
 
 
 def _is_int(value: Any) -> bool:
@@ -38,9 +78,11 @@ def _check_types(name: str, field: dataclasses.Field, value: Any) -> Any:
             if value is None:
                 return None
         elif _CHECKS[option](value):
+            if option is float and not abs(value) <= _LARGEST:
+                raise ValueError(f"{name}: field {field.name!r} is {value!r:.80}; a finite number is needed")
             return tuple(value) if isinstance(value, list) else value
     expected = " or ".join("null" if o is type(None) else str(getattr(o, "__name__", o)) for o in options)
-    raise ValueError(f"{name}: field {field.name!r} must be of type {expected}, found {value!r}")
+    raise ValueError(f"{name}: field {field.name!r} must be of type {expected}, found {value!r:.200}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,22 +109,30 @@ class JsonConfig(abc.ABC):
             implemented.
         """
         fields = {field.name: field for field in dataclasses.fields(cls)}
-        chosen = {}
+        required = {**_UNCHANGED, **cls._REQUIRED}
+        chosen: dict[str, Any] = {}
+        left_out = []
         for key, value in values.items():
             if key in fields:
                 chosen[key] = _check_types(cls.__name__, fields[key], value)
-            elif key in cls._REQUIRED:
-                allowed = cls._REQUIRED[key]
+            elif key in required:
+                allowed = required[key]
                 if value not in allowed or isinstance(value, bool) not in {isinstance(a, bool) for a in allowed}:
                     options = " or ".join(map(repr, allowed))
-                    raise ValueError(f"{cls.__name__}: field {key!r} is {value!r}; only {options} is supported")
-            elif not key.startswith("_") and key not in cls._INERT:
-                raise ValueError(f"{cls.__name__}: field {key!r} (value {value!r}) is not supported")
+                    raise ValueError(f"{cls.__name__}: field {key!r} is {value!r:.200}; only {options} is supported")
+            elif key in cls._INERT or key.startswith("_"):
+                continue
+            elif key in GENERAL:
+                left_out.append(key)
+            else:
+                raise ValueError(f"{cls.__name__}: field {key!r:.200} (value {value!r:.200}) is not supported")
+        if left_out:
+            _log.info("%s: fields that have no part in the network are left out: %s", cls.__name__, ", ".join(left_out))
         return cls(**chosen)
 
     def _require(self, condition: bool, field: str, reason: str) -> None:
         if not condition:
-            raise ValueError(f"{type(self).__name__}: field {field!r} is {getattr(self, field)!r}; {reason}")
+            raise ValueError(f"{type(self).__name__}: field {field!r} is {getattr(self, field)!r:.200}; {reason}")
 
     def _require_positive(self, *fields: str) -> None:
         for field in fields:

@@ -6,6 +6,7 @@ import inspect
 import diffusers
 import pytest
 import transformers
+from diffusers.training_utils import EMAModel
 
 from sid_jax.models import AutoencoderKLConfig, CLIPTextConfig, UNetConfig
 
@@ -168,6 +169,7 @@ UNSUPPORTED = [
         "layers_per_block": [1, 2], "attention_head_dim": 7, "norm_num_groups": 7, "block_out_channels": [],
         "in_channels": 0, "out_channels": "4", "norm_eps": None, "flip_sin_to_cos": 1, "freq_shift": 0.5,
         "use_linear_projection": "yes", "mid_block_scale_factor": "1", "sample_size": "64",
+        "quantization_config": {"load_in_8bit": True}, "per_layer_config": {"0": {}},
     }.items()),
     *((AutoencoderKLConfig, *case) for case in {
         "act_fn": "gelu", "shift_factor": 0.1, "latents_mean": [0.0], "latents_std": [1.0], "use_quant_conv": False,
@@ -180,6 +182,8 @@ UNSUPPORTED = [
         "model_type": "t5", "hidden_act": "relu", "unheard_of": 1, "num_attention_heads": 7, "hidden_size": "768",
         "vocab_size": 0, "intermediate_size": 1.5, "num_hidden_layers": -1, "max_position_embeddings": None,
         "projection_dim": 0, "layer_norm_eps": "1e-5", "eos_token_id": None,
+        "quantization_config": {"load_in_8bit": True}, "pruned_heads": {"0": [1]}, "is_decoder": True,
+        "add_cross_attention": True,
     }.items()),
 ]  # fmt: skip
 
@@ -216,3 +220,51 @@ def test_the_number_of_layers(config_class, values, layers):
 def test_text_time_needs_its_numbers(field):
     with pytest.raises(ValueError, match=field):
         UNetConfig.from_dict({**UNET_SDXL, field: None})
+
+
+ABSURD = [
+    *((UNetConfig, field, value) for field in ("norm_eps", "mid_block_scale_factor")
+      for value in (float("inf"), float("-inf"), float("nan"), 1e300, 10**400)),
+    (UNetConfig, "norm_eps", -1.0), (UNetConfig, "mid_block_scale_factor", 0), (UNetConfig, "freq_shift", 160),
+    *((UNetConfig, "sample_size", size) for size in (10**9, 0, -64)),
+    (AutoencoderKLConfig, "scaling_factor", float("inf")), (AutoencoderKLConfig, "scaling_factor", float("nan")),
+    (CLIPTextConfig, "layer_norm_eps", float("nan")), (CLIPTextConfig, "layer_norm_eps", -1e-5),
+    (CLIPTextConfig, "eos_token_id", 10**12), (CLIPTextConfig, "eos_token_id", -1),
+    (CLIPTextConfig, "max_position_embeddings", 10**9),
+    (UNetConfig, "x" * 5000, 1), (CLIPTextConfig, "hidden_act", "x" * 5000), (UNetConfig, "act_fn", "x" * 5000),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("config_class", "field", "value"), ABSURD)
+def test_absurd_values_are_named_in_a_short_line(config_class, field, value):
+    with pytest.raises(ValueError, match=f"'{field[:100]}") as error:
+        config_class.from_dict({**CLASSES[config_class], field: value})
+    assert "\n" not in str(error.value) and len(str(error.value)) < 600
+
+
+def test_fields_of_a_moving_average_are_left_out_in_one_line(caplog):
+    """As diffusers' EMAModel writes them into the network's config.json."""
+    network = diffusers.AutoencoderKL(norm_num_groups=4)
+    average = EMAModel(network.parameters(), model_cls=diffusers.AutoencoderKL, model_config=network.config)
+    state = {name: value for name, value in average.state_dict().items() if name != "shadow_params"}
+    assert len(state) >= 7
+    with caplog.at_level("INFO"):
+        for config_class, values in CLASSES.items():
+            assert config_class.from_dict({**values, **state}) == config_class.from_dict(values)
+    assert len(caplog.records) == len(CLASSES)
+    assert all(name in record.getMessage() for name in state for record in caplog.records)
+
+
+def test_general_fields_of_transformers_are_left_out():
+    """All that configurations of transformers have in common, and what their older versions wrote besides."""
+    names = {field.name for field in dataclasses.fields(transformers.PretrainedConfig)}
+    names |= set(transformers.GenerationConfig._get_default_generation_params())
+    older = {
+        "output_attentions": True, "output_hidden_states": True, "torchscript": False, "pruned_heads": {},
+        "is_decoder": False, "add_cross_attention": False, "tie_encoder_decoder": False, "num_labels": 2,
+        "finetuning_task": None, "prefix": None, "task_specific_params": None, "tie_word_embeddings": True,
+        "gradient_checkpointing": False, "quantization_config": None,
+    }  # fmt: skip
+    values = {**dict.fromkeys(names - set(CLIPTextConfig.__dataclass_fields__), None), **older}
+    for config_class, published in CLASSES.items():
+        assert config_class.from_dict({**values, **published}) == config_class.from_dict(published)

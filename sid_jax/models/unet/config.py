@@ -6,6 +6,7 @@ from typing import Any, ClassVar, NamedTuple
 from sid_jax.models.json_config import JsonConfig
 
 _CROSS_DOWN, _DOWN = "CrossAttnDownBlock2D", "DownBlock2D"
+_LARGEST_SAMPLE = 1024  # latents of pictures of 8,192 pixels a side; SDXL has 128
 _CROSS_UP, _UP = "CrossAttnUpBlock2D", "UpBlock2D"
 
 
@@ -121,6 +122,12 @@ class UNetConfig(JsonConfig):
             self._require(channels % heads == 0, "attention_head_dim", f"{channels} channels don't split evenly")
             groups = self.norm_num_groups
             self._require(channels % groups == 0, "norm_num_groups", f"{channels} channels don't split evenly")
+        self._require(self.norm_eps >= 0, "norm_eps", "it must not be negative")
+        self._require(self.mid_block_scale_factor != 0, "mid_block_scale_factor", "it divides, and must not be 0")
+        self._require(self.freq_shift < self.block_out_channels[0] // 2, "freq_shift", "it is too large")
+        if self.sample_size is not None:
+            sizes = f"the side of the latents is a number from 1 to {_LARGEST_SAMPLE}"
+            self._require(1 <= self.sample_size <= _LARGEST_SAMPLE, "sample_size", sizes)
         self._require(self.block_out_channels[0] % 2 == 0, "block_out_channels", "the first must be even")
         self._require(self.addition_embed_type in (None, "text_time"), "addition_embed_type", "supported: 'text_time'")
         if self.addition_embed_type == "text_time":
