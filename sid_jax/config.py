@@ -71,7 +71,7 @@ def _common() -> ConfigDict:
     # What is distilled.
     c.family = ""  # of the teacher; it decides which other keys there are
     c.teacher = "stable-diffusion-v1-5/stable-diffusion-v1-5"  # a diffusers folder, or a hub id
-    c.variant = ""  # "fp16" reads *.fp16.safetensors
+    c.variant = ""  # "fp16" reads *.fp16.safetensors, of each network that has such files
     c.revision = "main"  # branch, tag or commit of a hub id
     c.resolution = 512  # pixels; height and width of the images
 

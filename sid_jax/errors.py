@@ -19,3 +19,12 @@ def user_errors_from(source: str) -> Iterator[None]:
         yield
     except ValueError as error:
         raise UserError(f"{source}: {error}") from error
+
+
+@contextlib.contextmanager
+def errors_in(file: str) -> Iterator[None]:
+    """Begins the message of each UserError with the file that its cause is in."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{file}: {error}") from error

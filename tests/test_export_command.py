@@ -163,6 +163,8 @@ def test_of_a_teacher_on_the_hub_only_what_is_copied_is_fetched(finished, tiny, 
         return str(tmp_path / "cache")
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
+    files = [str(file.relative_to(tiny / "teacher")) for file in (tiny / "teacher").rglob("*")]
+    monkeypatch.setattr(huggingface_hub, "list_repo_files", lambda *_, **__: files)
     export.main(["--run", str(run), "--out", str(tmp_path / "exported")])
     fetched = {str(file.relative_to(tmp_path / "cache")) for file in (tmp_path / "cache").rglob("*.safetensors")}
     assert fetched == {"text_encoder/model.safetensors", "vae/diffusion_pytorch_model.safetensors"}

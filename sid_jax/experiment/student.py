@@ -10,14 +10,14 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 import sid_jax.config
-from sid_jax.errors import UserError
+from sid_jax.errors import UserError, errors_in
 from sid_jax.experiment.build import few_step_of, open_teacher
 from sid_jax.families.open import open_source
 from sid_jax.families.open import open_teacher as teacher_in
 from sid_jax.runtime.cli import config_file
 from sid_jax.runtime.run.checkpoints import Checkpoints
 from sid_jax.sid import FewStep
-from sid_jax.teachers.teacher import Teacher
+from sid_jax.teachers.teacher import PARTS, Teacher
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -75,12 +75,15 @@ def open_model(folder: str) -> Model:
       UserError: it is nothing that can be opened, or a file in it is missing or damaged.
     """
     bundle = open_source(folder)
-    teacher = teacher_in(bundle).load("denoiser", "conditions", "space")
-    if "config" not in bundle.about:
-        return Model(teacher, None)
-    config = _config_of(json.dumps(bundle.about["config"]))
-    sampler = few_step_of(config, teacher.process)
-    return Model(teacher, Student(teacher, teacher.denoiser.params, sampler, config, bundle.about["step"]))
+    teacher, about = teacher_in(bundle), bundle.about
+    if "config" not in about:
+        return Model(teacher.load(*PARTS), None)
+    with errors_in(bundle.about_at):  # and before anything large is read
+        config = _config_of(json.dumps(about["config"]))
+        sampler = few_step_of(config, teacher.process)
+        teacher.space.shape(config.resolution)
+    teacher = teacher.load(*PARTS)
+    return Model(teacher, Student(teacher, teacher.denoiser.params, sampler, config, about["step"]))
 
 
 def _config_of(text: str) -> ConfigDict:

@@ -39,7 +39,7 @@ def open_teacher(bundle: Bundle, section: str | None = None) -> Teacher:
     """
     family = FAMILIES.get(bundle.kind) if isinstance(bundle.kind, str) else None
     if family is None:
-        raise UserError(f"{bundle.kind_at} is {bundle.kind!r}; {' and '.join(FAMILIES)} are supported")
+        raise UserError(f"{bundle.kind_at} is {bundle.kind!r:.200}; {' and '.join(FAMILIES)} are supported")
     if section not in (None, family.section):
         raise UserError(
             f"config key family is {section!r}, but the teacher {bundle.source} is of {family.section!r}: "

@@ -41,6 +41,7 @@ class Bundle(abc.ABC):
       kind_at: where it says so, for error messages.
       folder: where further files are; None if there are none.
       about: what sid_jax wrote of a student into it; empty for other people's files.
+      about_at: where that is, for error messages.
     """
 
     source: str
@@ -48,6 +49,7 @@ class Bundle(abc.ABC):
     kind_at: str
     folder: Path | None = None
     about: Mapping[str, Any] = {}
+    about_at: str = ""
 
     @abc.abstractmethod
     def config(self, part: str) -> dict[str, Any]:

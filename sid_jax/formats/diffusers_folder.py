@@ -1,5 +1,13 @@
-"""A folder in the layout of diffusers: `model_index.json`, and a subfolder for each part."""
+"""A folder in the layout of diffusers: `model_index.json`, and a subfolder for each part.
 
+One rule for links, whoever asks: in a folder that a user names, links to regular files and to folders are followed, as
+by every library that opens it, since downloads and stores of models are made of them. What a file *names* never leads
+out of its folder: shards have plain names. An export has no links, it reads through those of its teacher. Of links that
+lead out of a subfolder it takes those alone that have the name of a file which such a part has; so a link to something
+private, in a folder that somebody else made, is not published.
+"""
+
+import logging
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,20 +15,27 @@ from typing import TYPE_CHECKING, Any
 
 from sid_jax.errors import UserError
 from sid_jax.formats.bundle import Bundle
-from sid_jax.formats.hub import locate
-from sid_jax.formats.safetensors_files import WeightFiles, inside, open_weights
+from sid_jax.formats.hub import INDEX, locate
+from sid_jax.formats.safetensors_files import WeightFiles, open_weights
+from sid_jax.formats.weight_names import STEMS
+from sid_jax.runtime.storage.impostors import FIRST_BYTES, what_it_is
 from sid_jax.runtime.storage.json_files import read_json
+from sid_jax.runtime.storage.small_files import read_small_bytes
 
 if TYPE_CHECKING:
     from transformers import CLIPTokenizer
 
-INDEX = "model_index.json"
 MARKER = "sid_jax.json"  # in every folder that is written here
-STEMS = {"diffusers": "diffusion_pytorch_model", "transformers": "model"}
-"""How each library calls a network's file of weights."""
 
+_VOCABULARY = ("vocab.json", "merges.txt", "tokenizer.json")
+_SETTINGS = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 _OPTIONAL = ("safety_checker", "feature_extractor", "image_encoder")
+_SHORTEST = 3  # tokens: where a text begins, one word, where it ends
+_NO_LIMIT = 10**30  # what transformers says of the length of a text that has no limit
 _WHOLE = ("model.safetensors", "preprocessor_config.json")  # one of these makes an optional component usable
+_KNOWN = ("config.json", *_VOCABULARY, *_SETTINGS, *_WHOLE)
+
+_log = logging.getLogger(__name__)
 
 
 class DiffusersFolder(Bundle):
@@ -43,7 +58,7 @@ class DiffusersFolder(Bundle):
         self._revision = self.folder.name if self.folder.parent.name == "snapshots" else revision
         self.index = read_json(self.folder / INDEX)
         self.kind, self.kind_at = self.index.get("_class_name"), f"{self.folder / INDEX}: _class_name"
-        self.about = read_json(self.folder / MARKER) if is_export(self.folder) else {}
+        self.about, self.about_at = _about(self.folder), str(self.folder / MARKER)
 
     def config(self, part: str) -> dict[str, Any]:
         """The contents of the part's `config.json`, the scheduler's `scheduler_config.json`, or the index itself."""
@@ -59,12 +74,11 @@ class DiffusersFolder(Bundle):
         """Raises UserError if the index names another class, or none."""
         entry = self.index.get(part)
         if not (isinstance(entry, list) and len(entry) == 2 and entry[1] in allowed):
-            raise UserError(f"{self.folder / INDEX}: {part} is {entry!r}; a {' or '.join(allowed)} is needed")
+            raise UserError(f"{self.folder / INDEX}: {part} is {entry!r:.200}; a {' or '.join(allowed)} is needed")
 
     def weights(self, part: str) -> WeightFiles:
         """The safetensors files of a part."""
-        library = (self.index.get(part) or [None])[0]
-        stem = STEMS.get(library, STEMS["diffusers"])
+        stem = STEMS["transformers" if self.index[part][0] == "transformers" else "diffusers"]
         # The commit that the configurations are of, should a branch have moved meanwhile.
         folder = locate(self.source, weights=[(part, stem)], variant=self._variant, revision=self._revision)
         return open_weights(folder / part, stem, self._variant)
@@ -80,10 +94,61 @@ class DiffusersFolder(Bundle):
         if "tokenizer.json" not in files and not {"vocab.json", "merges.txt"} <= files:
             raise UserError(f"{folder}: no vocab.json and merges.txt, nor tokenizer.json")
         try:
-            return CLIPTokenizer.from_pretrained(str(folder), local_files_only=True)
+            _check_texts(folder)
+            tokenizer = CLIPTokenizer.from_pretrained(str(folder), local_files_only=True)
         except Exception as error:  # of any type, from the several parsers behind it
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise UserError(f"{folder}: not the tokenizer of a CLIP text encoder ({reason[:300]})") from error
+        tokenizer.model_max_length = _length(tokenizer.model_max_length, folder)
+        return tokenizer
+
+
+def _about(folder: Path) -> dict[str, Any]:
+    """What `MARKER` says of a student: nothing, or its `config` and `step`, and perhaps `teacher_scheduler`.
+
+    Raises:
+      UserError: one of them is missing or of another type; without it the student would be taken for a teacher, or for
+        another student.
+    """
+    if not is_export(folder):
+        return {}
+    about = read_json(folder / MARKER)
+    if not about.keys() & {"config", "step", "teacher_scheduler"}:  # a teacher that was made here
+        return about
+    for name in ("config", "teacher_scheduler"):
+        if not isinstance(about.get(name, {} if name == "teacher_scheduler" else None), dict):
+            raise UserError(f"{folder / MARKER}: {name} is {about.get(name)!r:.80}; a JSON object is needed")
+    if not isinstance(about["config"].get("family", ""), str):
+        raise UserError(
+            f"{folder / MARKER}: the config's family is {about['config']['family']!r:.80}; a name is needed"
+        )
+    step = about.get("step")
+    if not isinstance(step, int) or isinstance(step, bool) or not 0 <= step < 2**63:
+        raise UserError(f"{folder / MARKER}: step is {step!r:.80}; a number of updates is needed")
+    return about
+
+
+def _check_texts(folder: Path) -> None:
+    """Refuses what the parsers of transformers would wait for, or fill the memory with.
+
+    Raises:
+      UserError: a file is no regular one, too large, or no JSON object where one is needed.
+    """
+    for file in sorted(folder.iterdir()):
+        if file.name == "merges.txt":
+            if known := what_it_is(read_small_bytes(file)[:FIRST_BYTES]):
+                raise UserError(f"{file}: {known}")
+        elif file.name in (*_VOCABULARY, *_SETTINGS):
+            read_json(file)
+        elif file.exists() and not file.is_file() and not file.is_dir():
+            raise UserError(f"{file}: not a regular file")
+
+
+def _length(value: Any, folder: Path) -> int:
+    """The largest number of tokens of a text, from a tokenizer's model_max_length; 1e30 says that there is no limit."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not value >= _SHORTEST or value % 1:
+        raise UserError(f"{folder}: model_max_length is {value!r:.80}; a whole number from {_SHORTEST} on is needed")
+    return int(min(value, _NO_LIMIT))
 
 
 def is_export(folder: Path) -> bool:
@@ -95,15 +160,17 @@ def is_export(folder: Path) -> bool:
 def copy_files(source: Path, target: Path) -> None:
     """Copies configurations, texts and safetensors of a subfolder; pickles are not copied.
 
-    Raises:
-      UserError: one of them is a link out of the folder.
+    Links are read through. One that leads out of the subfolder is copied if it has the name of a file that such parts
+    have; another one is left out, and one line says so.
     """
     target.mkdir()
     for file in sorted(source.iterdir()):
-        if file.is_file() and (file.suffix in (".json", ".txt") or file.name in _WHOLE):
-            if not inside(source, file):
-                raise UserError(f"{file}: a link out of its folder, which is not followed")
-            shutil.copyfile(file, target / file.name)
+        if not file.is_file() or not (file.suffix in (".json", ".txt") or file.name in _WHOLE):
+            continue
+        if file.name not in _KNOWN and not file.resolve().is_relative_to(source.resolve()):
+            _log.warning("%s is a link out of its folder and no file of a pipeline: it is not copied", file)
+            continue
+        shutil.copyfile(file, target / file.name)
 
 
 def copy_optional(source: Path, target: Path) -> None:

@@ -5,7 +5,10 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from sid_jax.errors import UserError
-from sid_jax.formats.safetensors_files import weight_names
+from sid_jax.formats.weight_names import PICKLES, choose, has_variant, weight_names
+from sid_jax.runtime.storage.small_files import shown
+
+INDEX = "model_index.json"  # of a pipeline
 
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
@@ -21,14 +24,37 @@ def locate(source: str, *, weights: Iterable[tuple[str, str]], variant: str = ""
       revision: branch, tag or commit of a repository.
 
     Raises:
-      UserError: there is no such folder or repository, or it cannot be reached.
+      UserError: there is no such folder or repository, it cannot be reached, or it is a file or a folder of another
+        kind.
     """
-    folder = Path(source).expanduser()
-    if folder.is_dir():
-        return folder
+    weights = list(weights)
+    try:
+        folder = Path(source).expanduser()
+        if folder.is_dir():
+            _check_folder(folder, variant if weights else "")
+            return folder
+        if folder.exists():
+            raise UserError(_not_a_folder(folder))
+    except OSError as error:  # a name of thousands of letters, or a folder above that may not be looked into
+        raise UserError(f"{shown(source)}: cannot be opened ({error.strerror or error})") from error
+    except (ValueError, RuntimeError) as error:  # a NUL in it; the home of nobody
+        raise UserError(f"{shown(source)}: no folder can have this name ({error})") from error
     if not _HUB_ID.fullmatch(source):
-        raise UserError(f"{source}: no such folder")
-    return _fetch(source, revision, patterns(weights, variant))
+        raise UserError(f"{shown(source)}: no such folder")
+    found = _fetch(source, revision, patterns([]))
+    if not weights:
+        return found
+    files = _list(source, revision)
+    if files is None:  # the hub is out of reach, and what is in the cache must do
+        return _fetch(source, revision, patterns(weights, variant))
+    if variant and not has_variant([name.rpartition("/")[2] for name in files], variant):
+        raise UserError(f"{source}: it has no weights of the variant {variant!r}")
+    wanted: list[str] = []
+    for subfolder, stem in weights:
+        names = {name.removeprefix(f"{subfolder}/") for name in files if name.startswith(f"{subfolder}/")}
+        _, chosen = choose(names, stem, variant, f"{source}/{subfolder}")
+        wanted += patterns([(subfolder, stem)], chosen)
+    return _fetch(source, revision, wanted)
 
 
 def patterns(weights: Iterable[tuple[str, str]], variant: str = "") -> list[str]:
@@ -42,6 +68,44 @@ def patterns(weights: Iterable[tuple[str, str]], variant: str = "") -> list[str]
             names += (f"{stem}-?????-of-?????.safetensors",)
         wanted += [f"{subfolder}/{name}" for name in names]
     return wanted
+
+
+def _check_folder(folder: Path, variant: str) -> None:
+    """Refuses a folder that is one level off, and a variant that no network of it has.
+
+    Raises:
+      UserError: names the folder that is meant, where there is one.
+    """
+    if not (folder / INDEX).is_file():
+        inner = sorted(str(file.parent) for file in folder.glob(f"*/{INDEX}"))
+        if (folder.absolute().parent / INDEX).is_file():
+            raise UserError(f"{folder}: a part of a pipeline; name the folder above it, {folder.absolute().parent}")
+        if inner:
+            raise UserError(f"{folder}: no {INDEX}; the pipeline is in a folder below it, {' or '.join(inner[:4])}")
+    if variant and not has_variant([file.name for file in folder.glob("*/*")], variant):
+        raise UserError(f"{folder}: it has no weights of the variant {variant!r}")
+
+
+def _not_a_folder(file: Path) -> str:
+    """What to do with a file where the folder of a pipeline is needed."""
+    if file.name == INDEX:
+        return f"{file}: a file of a pipeline; name its folder, {file.absolute().parent}"
+    if file.suffix in (".safetensors", *PICKLES):
+        return (
+            f"{file}: a single file of weights, but a folder in the layout of diffusers is needed; PyTorch's diffusers "
+            "makes one: StableDiffusionPipeline.from_single_file(FILE).save_pretrained(FOLDER), or XL's pipeline"
+        )
+    return f"{file}: a file, but a folder in the layout of diffusers is needed"
+
+
+def _list(repository: str, revision: str) -> list[str] | None:
+    """The names of the files of a repository; None where the hub does not say."""
+    from huggingface_hub import errors, list_repo_files
+
+    try:
+        return list(list_repo_files(repository, revision=revision))
+    except (errors.OfflineModeIsEnabled, errors.HTTPError, errors.HFValidationError, OSError):
+        return None
 
 
 def _fetch(repository: str, revision: str, allow: list[str]) -> Path:

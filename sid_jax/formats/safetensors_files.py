@@ -1,7 +1,10 @@
 """Safetensors files of one network: found, checked by their headers, read and written one tensor at a time."""
 
+import functools
 import json
+import logging
 import math
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -13,14 +16,21 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from sid_jax.errors import UserError
+from sid_jax.formats.finite import is_finite
 from sid_jax.formats.state_dict import Stored
+from sid_jax.formats.weight_names import choose
+from sid_jax.runtime.storage.impostors import FIRST_BYTES, what_it_is
 from sid_jax.runtime.storage.json_files import read_json, write_json
+from sid_jax.runtime.storage.small_files import shown
 
 SHARD_BYTES = 10 * 1000**3  # as in diffusers
 _TYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 _NAMES = {code: name for name, code in _TYPES.items()}
+# What these say is cast to float32 as it is read, as by PyTorch's libraries; nothing else ever meets them.
+_CAST = {"F64": "float64", "F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2"}
 _SHARD = re.compile(r"[\w-][\w.-]{0,200}\.safetensors")
-_PICKLES = (".bin", ".ckpt", ".pt", ".pth")
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -43,7 +53,7 @@ class WeightFiles:
 def open_weights(folder: Path, stem: str, variant: str = "") -> WeightFiles:
     """Finds `stem[.variant].safetensors`, or the index of its shards, in `folder` and reads the headers, no tensors.
 
-    Raises UserError where there is no such file, a file is damaged, a pickle, or outside of `folder`.
+    Raises UserError where there is no such file, or a file is damaged or a pickle.
     """
     where = find_weights(folder, stem, variant)
     files = (where,) if where.suffix == ".safetensors" else _shards(where)
@@ -52,53 +62,44 @@ def open_weights(folder: Path, stem: str, variant: str = "") -> WeightFiles:
         with _open(file) as handle:
             for name in handle.offset_keys():
                 if name in stored:
-                    raise UserError(f"{where}: tensor {name!r} is in more than one of its files")
+                    raise UserError(f"{where}: tensor {name!r:.200} is in more than one of its files")
                 entry = handle.get_slice(name)
-                stored[name] = Stored(tuple(entry.get_shape()), _NAMES.get(entry.get_dtype(), entry.get_dtype()))
+                stored[name] = Stored(tuple(entry.get_shape()), _type_read(entry.get_dtype()))
     return WeightFiles(where, files, stored)
 
 
-def weight_names(stem: str, variant: str = "") -> tuple[str, ...]:
-    """File names that weights may have: alone, or as an index of shards (two spellings where there is a variant)."""
-    if not variant:
-        return (f"{stem}.safetensors", f"{stem}.safetensors.index.json")
-    return (
-        f"{stem}.{variant}.safetensors",
-        f"{stem}.safetensors.index.{variant}.json",
-        f"{stem}.{variant}.safetensors.index.json",
-    )
-
-
 def find_weights(folder: Path, stem: str, variant: str = "") -> Path:
-    """The first of `weight_names` that is in `folder`; UserError, saying what is there instead, where none is."""
-    names = weight_names(stem, variant)
-    for name in names:
-        if (folder / name).is_file():
-            return folder / name
-    if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder")
-    pickles = sorted(f.name for f in folder.iterdir() if f.suffix in _PICKLES)
-    others = sorted(f.name for f in folder.iterdir() if f.name.endswith(".safetensors"))
-    if others:
-        found = f"it has {', '.join(others[:4])}; choose with variant="
-    elif pickles:
-        found = f"it has {pickles[0]}, a pickle, which is never read; convert it to safetensors"
-    else:
-        found = "it has no weights"
-    raise UserError(f"{folder / names[0]}: no such file ({found})")
+    """The file of weights in `folder`, or the index of its shards, as `weight_names.choose` chooses it.
 
-
-def inside(folder: Path, file: Path) -> bool:
-    """Whether `file`, its symbolic links followed, is within `folder`, or in the blobs of its hub cache.
-
-    The cache of huggingface_hub keeps `models--org--name/snapshots/<commit>/...` as links into `.../blobs`.
+    Raises UserError, saying what is there instead, where there is none.
     """
-    folder, file = folder.resolve(), file.resolve()
-    allowed = [folder]
-    for parent in (folder, *folder.parents):
-        if parent.parent.name == "snapshots" and parent.parent.parent.name.startswith("models--"):
-            allowed.append(parent.parent.parent / "blobs")
-    return any(file.is_relative_to(root) for root in allowed)
+    try:
+        names = {name for name in os.listdir(folder) if (folder / name).is_file()}
+    except FileNotFoundError:
+        raise UserError(f"{folder}: no such folder") from None
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be read ({error.strerror or error})") from error
+    try:
+        name, found = choose(names, stem, variant, str(folder))
+    except UserError:
+        for file in sorted(folder.glob("*.safetensors*")):
+            if file.is_symlink() and not file.exists():
+                to = shown(os.readlink(file))
+                raise UserError(f"{file}: a link to {to}, where there is nothing; mend it or fetch the file") from None
+        raise
+    if found != variant:
+        _say_once(
+            f"{folder}: no weights of the variant {variant!r}, {name} is read"
+            if variant
+            else f"{folder}: its only weights, {name}, are read"
+        )
+    return folder / name
+
+
+@functools.cache
+def _say_once(text: str) -> None:
+    """Files are opened for several purposes, and once is enough."""
+    _log.warning(text)
 
 
 def write_weights(
@@ -136,13 +137,27 @@ def _open(file: Path) -> Any:
     try:
         return safe_open(file, framework="numpy")
     except SafetensorError as error:
-        with file.open("rb") as f:
-            start = f.read(2)
-        if start == b"PK" or start[:1] == b"\x80":  # a zip archive, or a bare pickle
-            raise UserError(f"{file}: a pickle, which is never read; convert it to safetensors") from error
-        raise UserError(f"{file}: not a whole safetensors file ({error}); fetch or convert it again") from error
+        raise UserError(
+            f"{file}: {_why_not(file, error) or f'not a whole safetensors file ({error}); fetch or convert it again'}"
+        ) from error
     except OSError as error:
         raise UserError(f"{file}: cannot be read ({error.strerror or error})") from error
+
+
+def _why_not(file: Path, error: Exception) -> str:
+    """Why a file is not of the format, and what to do."""
+    with file.open("rb") as f:
+        start = f.read(FIRST_BYTES)
+    if start.startswith((b"PK", b"\x80")):  # a zip archive, or a bare pickle
+        return "a pickle, which is never read; convert it to safetensors"
+    if known := what_it_is(start):
+        return f"not a whole safetensors file, but {known}"
+    return f"not a whole safetensors file ({error}); fetch or convert it again"
+
+
+def _type_read(code: str) -> str:
+    """The type in which a tensor of a file's type is read; types that no parameter has keep the file's name."""
+    return "float32" if code in _CAST else _NAMES.get(code, code)
 
 
 def _read_file(file: Path, stored: Mapping[str, Stored]) -> Iterator[tuple[str, np.ndarray]]:
@@ -156,9 +171,15 @@ def _read_file(file: Path, stored: Mapping[str, Stored]) -> Iterator[tuple[str, 
                 continue
             # The handle would map it, and the file's pages then stay in memory as long as it is open.
             f.seek(start + header[name]["data_offsets"][0])
-            array = np.fromfile(f, dtype, math.prod(shape))
+            array = np.fromfile(f, _CAST.get(header[name]["dtype"], dtype), math.prod(shape))
             if array.size < math.prod(shape):
                 raise UserError(f"{file}: has become shorter while it was read; fetch or convert it again")
+            with np.errstate(all="ignore"):  # what becomes infinite is found below
+                array = array.astype(dtype, copy=False)
+            if not is_finite(array):
+                raise UserError(
+                    f"{file}: tensor {shown(name)} has values that are not finite (NaN, infinite or too large)"
+                )
             yield name, array.reshape(shape)
 
 
@@ -171,11 +192,13 @@ def _shards(index: Path) -> tuple[Path, ...]:
         file = index.parent / name
         if not _SHARD.fullmatch(name):
             raise UserError(f"{index}: {name[:300]!r} is not the name of a safetensors file in the same folder")
-        if not file.is_file():
-            raise UserError(f"{file}: no such file, though {index.name} lists it")
-        if not inside(index.parent, file):
-            raise UserError(f"{file}: a link out of its folder, which is not followed")
         files.append(file)
+    missing = [file for file in files if not file.is_file()]
+    if missing:
+        single = index.with_name(index.name.split(".safetensors", 1)[0] + ".safetensors")
+        more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
+        remedy = f"if the weights are in {single.name}, remove the index" if single.is_file() else "fetch it again"
+        raise UserError(f"{missing[0]}: no such file{more}, though {index.name} lists it; {remedy}")
     return tuple(files)
 
 

@@ -16,6 +16,7 @@ import numpy as np
 from flax import nnx
 
 from sid_jax.errors import UserError
+from sid_jax.formats.finite import is_finite
 from sid_jax.models.layers.constant import Constant
 
 ParamPath = tuple[str | int, ...]
@@ -129,7 +130,7 @@ def to_params(
       What `nnx.state(module)` is for a concrete module: merge it with `nnx.split(module)[0]`.
 
     Raises:
-      UserError: the tensors are not those of the module.
+      UserError: the tensors are not those of the module, or have values that are too large for the type.
     """
     slots = match(layout(module), found, where)
     leaves = dict(nnx.to_flat_state(nnx.state(module)))
@@ -141,7 +142,7 @@ def to_params(
         if isinstance(leaf, Constant):
             leaves[slot.path] = leaf.replace(jnp.asarray(_checked(name, leaf, array, where)))
             continue
-        array = array if dtype is None else array.astype(dtype, copy=False)
+        array = array if dtype is None else _cast(name, array, np.dtype(dtype), where)
         leaves[slot.path] = leaf.replace(place(slot.path, array) if place else jnp.asarray(array))
     return nnx.from_flat_state(leaves)
 
@@ -161,6 +162,17 @@ def _checked(name: str, leaf: Constant, array: np.ndarray, where: str) -> np.nda
         if not np.allclose(array, expected, rtol=1e-5, atol=1e-6):
             raise UserError(f"{where}: {name} is not what the network of its config.json has there")
     return array
+
+
+def _cast(name: str, array: np.ndarray, dtype: np.dtype, where: str) -> np.ndarray:
+    """The array in another type; UserError where values that were finite are too large for it."""
+    if array.dtype == dtype:
+        return array
+    with np.errstate(over="ignore"):
+        cast = array.astype(dtype)
+    if dtype != np.float32 and not is_finite(cast):
+        raise UserError(f"{where}: {_shown(name)} has values that are too large for {dtype}")
+    return cast
 
 
 def _current_name(name: str, slots: Mapping[str, Slot]) -> str | None:

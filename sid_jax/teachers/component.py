@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Self
@@ -20,6 +21,7 @@ from sid_jax.models.registry import NETWORK_TYPES
 from sid_jax.runtime.storage.json_files import read_json
 
 _MOST_LAYERS = 1000  # SDXL has 70 transformer blocks; beyond this a config is damaged, or an attack
+_MOST_PARAMETERS = 10**11  # SDXL's UNet has 2.6e9; of more a file may be sparse, and takes memory and no disk
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -78,6 +80,9 @@ class Component:
         """
         weights = self.weights()
         module, where = self.module, str(weights.where)
+        count = sum(math.prod(stored.shape) for stored in weights.stored.values())
+        if count > _MOST_PARAMETERS:
+            raise UserError(f"{where}: {count} parameters; networks of more than {_MOST_PARAMETERS} are not supported")
         state = to_params(module, weights.stored, weights.tensors(), where=where, dtype=dtype, place=place)
         params, constants = nnx.split_state(state, nnx.Not(Constant), Constant)
         return dataclasses.replace(self, params=params, constants=constants)

@@ -10,6 +10,8 @@ from flax import nnx
 from sid_jax.errors import UserError
 from sid_jax.teachers.component import Component, WithoutNetworks
 
+_LARGEST = 8192  # pixels; latents of Stable Diffusion are then 1,024 wide
+
 
 class Space(Protocol):
     """Where a teacher diffuses.
@@ -78,12 +80,14 @@ class LatentSpace:
         """(H, W, C) of the latents.
 
         Raises:
-          UserError: the autoencoder and the denoiser can't halve that resolution as often as they do.
+          UserError: the autoencoder and the denoiser can't halve that resolution as often as they do, or it is absurd.
         """
         config = self.vae.config
         unit = config.downscale * self.multiple
         if resolution < 1 or resolution % unit:
             raise UserError(f"resolution {resolution} does not suit the teacher: use a multiple of {unit}")
+        if resolution > _LARGEST:
+            raise UserError(f"resolution {resolution} is too large: at most {_LARGEST} px are supported")
         side = resolution // config.downscale
         return side, side, config.latent_channels
 

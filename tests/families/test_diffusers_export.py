@@ -152,12 +152,32 @@ def test_names_in_model_index_lead_nowhere(sd, tmp_path):
     assert set(os.listdir(tmp_path / "out")) == {"here"}
 
 
-def test_links_in_the_teacher_are_not_followed_out(sd, tmp_path):
+def test_of_links_out_of_the_teacher_only_what_a_pipeline_has_is_copied(sd, tmp_path, caplog):
     (tmp_path / "secret.json").write_text("{}")
     (sd / "tokenizer" / "secret.json").symlink_to(tmp_path / "secret.json")
-    with pytest.raises(UserError, match=r"tokenizer/secret\.json: a link out of its folder"):
-        save_pipeline(tmp_path / "out", load_pipeline(sd, parts=()))
-    assert not (tmp_path / "out").exists()
+    (sd / "tokenizer" / "notes.txt").symlink_to(sd / "model_index.json")
+    (sd / "tokenizer" / "own.txt").write_text("a text of the teacher's")
+    (sd / "tokenizer" / "too.txt").symlink_to("own.txt")
+    save_pipeline(tmp_path / "out", load_pipeline(sd, parts=()))
+    copied = set(os.listdir(tmp_path / "out" / "tokenizer"))
+    assert {"tokenizer.json", "own.txt", "too.txt"} <= copied and not {"secret.json", "notes.txt"} & copied
+    assert "secret.json is a link out of its folder" in caplog.text
+
+
+def test_a_folder_of_links_is_exported_as_plain_files(sd, tmp_path):
+    """As downloads and stores of models have them: every file elsewhere, under another name."""
+    expected, store = load_pipeline(sd), tmp_path / "store"
+    save_pipeline(tmp_path / "of_files", expected)
+    store.mkdir()
+    for number, file in enumerate(sorted(file for file in sd.rglob("*") if file.is_file())):
+        file.rename(store / f"blob{number}")
+        file.symlink_to(store / f"blob{number}")
+    of_links = load_pipeline(sd)
+    save_pipeline(tmp_path / "of_links", of_links)
+    assert files_of(tmp_path / "of_links") == files_of(tmp_path / "of_files")
+    assert not [file for file in (tmp_path / "of_links").rglob("*") if file.is_symlink()]
+    for before, after in zip(expected.components.values(), of_links.components.values(), strict=True):
+        assert before.digest() == after.digest()
 
 
 class TestTarget:

@@ -1,6 +1,7 @@
 """Opening a teacher: the folders that diffusers writes, the files that are published, and what can be wrong."""
 
 import json
+import os
 import shutil
 
 import diffusers
@@ -13,6 +14,7 @@ from pipelines import load_pipeline
 from safetensors.numpy import load_file, save_file
 
 from sid_jax.errors import UserError
+from sid_jax.experiment.student import open_model
 from sid_jax.families.open import open_source, open_teacher
 from sid_jax.families.stable_diffusion import teacher_of
 from sid_jax.formats.state_dict import from_params, to_params
@@ -135,7 +137,22 @@ def test_variant_is_read_and_upcast(sd):
         for tensor, array in load_file(file).items():
             ours = found[tensor if tensor in found else f"text_model.{tensor}"]
             np.testing.assert_array_equal(ours, array.astype(np.float32))
-    assert "diffusion_pytorch_model.fp16.safetensors; choose with variant=" in error_of(sd)
+    for variant in ("", "fp16"):  # which is all that the folder has
+        again = load_pipeline(sd, variant=variant)
+        assert tensors_of(again.unet).keys() == tensors_of(teacher.unet).keys()
+    assert f"{sd}: it has no weights of the variant 'fp61'" in error_of(sd, variant="fp61")
+
+
+def test_variant_of_one_network_alone(sd):
+    """Stock's variant="fp16" takes what each network has."""
+    rewrite(sd / f"{UNET}.safetensors", lambda n: n, lambda a: a.astype(np.float16), sd / f"{UNET}.fp16.safetensors")
+    pipe = diffusers.StableDiffusionPipeline.from_pretrained(sd, variant="fp16", torch_dtype=torch.float32)
+    for variant in ("fp16", ""):
+        pipeline = load_pipeline(sd, variant=variant)
+        for ours, theirs in ((pipeline.unet, pipe.unet), (pipeline.vae, pipe.vae)):
+            found = tensors_of(ours)
+            for name, tensor in theirs.state_dict().items():
+                np.testing.assert_array_equal(found[name], tensor.numpy())
 
 
 @pytest.mark.parametrize("variant", [None, "bf16"])
@@ -285,6 +302,89 @@ def test_tokenizers_are_checked(sd, files, expected):
     message = error_of(sd, parts=())
     assert message.startswith(f"{sd / 'tokenizer'}: ")
     assert expected in message
+
+
+@pytest.mark.parametrize("length", [0, 1, -1, 2, 2.5, "77", True, [77], float("-inf"), "x" * 5000])
+def test_absurd_lengths_of_texts_are_refused(sd, length):
+    edit(sd / "tokenizer/tokenizer_config.json", model_max_length=length)
+    assert f"{sd / 'tokenizer'}: " in (message := error_of(sd, parts=()))
+    assert "model_max_length is" in message and len(message) < 500
+
+
+@pytest.mark.parametrize("length", [1e30, 10**30, 77.0, None, 10**400])
+def test_no_limit_on_the_length_of_texts_is_that_of_the_text_encoder(sd, length):
+    edit(sd / "tokenizer/tokenizer_config.json", model_max_length=length)
+    assert teacher_of(load_pipeline(sd, parts=())).conditions.read(["a", "b" * 200])[0].shape == (2, 77)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "expected"),
+    [
+        ("vocab.json", b"[" * 100_000, "vocab.json: not valid JSON"),
+        ("special_tokens_map.json", b"\xff", "special_tokens_map.json: not valid JSON"),
+        ("tokenizer_config.json", b"<!DOCTYPE html>", "a page of a website"),
+        ("merges.txt", b"version https://git-lfs.github.com/spec/v1\noid", "git lfs pull"),
+        ("added_tokens.json", None, "added_tokens.json: is a named pipe"),
+        ("chat_template.jinja", None, "chat_template.jinja: not a regular file"),
+    ],
+)
+def test_files_of_tokenizers_are_read_with_care(sd, name, content, expected):
+    (sd / "tokenizer" / name).unlink(missing_ok=True)
+    if content is None:
+        os.mkfifo(sd / "tokenizer" / name)
+    else:
+        (sd / "tokenizer" / name).write_bytes(content)
+    assert expected in error_of(sd, parts=())
+
+
+@pytest.mark.parametrize("file", ["model_index.json", "unet/config.json", "text_encoder/config.json"])
+def test_pointers_of_git_lfs_are_known(sd, file):
+    (sd / file).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 743\n")
+    message = error_of(sd, parts=())
+    assert message.startswith(str(sd / file)) and "`git lfs pull`" in message
+
+
+@pytest.mark.parametrize("name", ["unet", "tokenizer", "_class_name"])
+def test_endless_names_make_no_endless_line(sd, name):
+    edit(sd / "model_index.json", **{name: "x" * 5000 if name == "_class_name" else ["diffusers", "x" * 5000]})
+    assert len(error_of(sd, parts=())) < 600
+
+
+def test_more_parameters_than_any_network_has_are_refused_before_memory_is_taken(sd):
+    """A sparse file takes no disk."""
+    file, shape = sd / f"{UNET}.safetensors", [10**6, 10**6]
+    header = json.dumps({"a": {"dtype": "F32", "shape": shape, "data_offsets": [0, 4 * 10**12]}}).encode()
+    with file.open("wb") as f:
+        f.write(len(header).to_bytes(8, "little") + header)
+        f.truncate(8 + len(header) + 4 * 10**12)
+    assert "1000000000000 parameters; networks of more than" in error_of(sd)
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"config": None}, "config is None"),
+        ({"config": []}, "config is []"),
+        ({"config": "removed"}, "config is None"),
+        ({"step": "removed"}, "step is None"),
+        ({"step": "3"}, "step is '3'"),
+        ({"step": -1}, "step is -1"),
+        ({"step": True}, "step is True"),
+        ({"teacher_scheduler": 3}, "teacher_scheduler is 3"),
+        ({"config": {"family": ["x"]}}, "family is ['x']"),
+        ({"config": {"resolution": 10**6}}, "resolution 1000000 is too large"),
+        ({"config": {"resolution": 0}}, "resolution 0 does not suit"),
+        ({"config": {"resolution": "64"}}, "key resolution takes"),
+        ({"config": {"no_such": 1}}, "no_such"),
+    ],
+)
+def test_what_is_said_of_a_student_is_checked(sd, changes, expected):
+    marker = {"written_by": "sid_jax", "config": {"resolution": 16}, "step": 3} | changes
+    (sd / "sid_jax.json").write_text(json.dumps({k: v for k, v in marker.items() if v != "removed"}))
+    with pytest.raises(UserError) as error:
+        open_model(str(sd))
+    message = str(error.value)
+    assert message.startswith(f"{sd / 'sid_jax.json'}: ") and expected in message and "\n" not in message
 
 
 def test_published_tokenizers_are_read(sd):

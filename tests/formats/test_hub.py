@@ -71,6 +71,71 @@ def test_what_looks_like_a_folder_is_not_looked_for_on_the_hub(source, monkeypat
         locate(source, weights=SD15)
 
 
+def test_a_single_file_is_said_to_be_one(monkeypatch, tmp_path):
+    """Also where a relative path looks like the id of a repository."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *_, **__: pytest.fail("asked the hub"))
+    (tmp_path / "models").mkdir()
+    for name, expected in {
+        "v1-5.safetensors": "a single file of weights, .*from_single_file",
+        "v1-5.ckpt": "a single file of weights, .*from_single_file",
+        "notes.txt": "a file, but a folder in the layout of diffusers is needed",
+        "model_index.json": f"a file of a pipeline; name its folder, {tmp_path / 'models'}",
+    }.items():
+        (tmp_path / "models" / name).write_bytes(b"")
+        for source in (f"models/{name}", str(tmp_path / "models" / name)):
+            with pytest.raises(UserError, match=rf"{name}: {expected}"):
+                locate(source, weights=[])
+
+
+def test_a_folder_one_level_off_is_told_which_one_is_meant(pipelines, tmp_path):
+    (tmp_path / "models").symlink_to(pipelines["sd"].parent)
+    with pytest.raises(UserError, match=r"the pipeline is in a folder below it, .*models/sd or .*models/sdxl"):
+        locate(str(tmp_path / "models"), weights=[])
+    with pytest.raises(UserError, match=rf"unet: a part of a pipeline; name the folder above it, {pipelines['sd']}"):
+        locate(str(pipelines["sd"] / "unet"), weights=[])
+
+
+@pytest.mark.parametrize("source", ["a" * 5000, "a" * 300 + "/b", "a/\0", "~nobody-of-this-name/x", "\udcff"])
+def test_impossible_names_are_one_line(source, monkeypatch):
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *_, **__: pytest.fail("asked the hub"))
+    with pytest.raises(UserError) as error:
+        locate(source, weights=[])
+    assert len(str(error.value)) < 600 and str(error.value).isprintable()
+
+
+REPOSITORY = """
+unet/diffusion_pytorch_model.fp16.safetensors unet/diffusion_pytorch_model.safetensors
+vae/diffusion_pytorch_model.safetensors vae/diffusion_pytorch_model.bin
+text_encoder/model.fp16.safetensors
+"""
+
+
+@pytest.mark.parametrize(
+    ("part", "variant", "expected"),
+    [
+        ("unet", "", "unet/diffusion_pytorch_model.safetensors"),
+        ("unet", "fp16", "unet/diffusion_pytorch_model.fp16.safetensors"),
+        ("vae", "fp16", "vae/diffusion_pytorch_model.safetensors"),
+        ("text_encoder", "", "text_encoder/model.fp16.safetensors"),
+    ],
+)
+def test_of_a_repository_the_variant_that_a_network_has_is_fetched(monkeypatch, tmp_path, part, variant, expected):
+    asked = []
+
+    def snapshot_download(repository, revision, allow_patterns):
+        asked.append(allow_patterns)
+        return str(tmp_path)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
+    monkeypatch.setattr(huggingface_hub, "list_repo_files", lambda *_, **__: REPOSITORY.split())
+    stem = "model" if part == "text_encoder" else "diffusion_pytorch_model"
+    locate("org/name", weights=[(part, stem)], variant=variant)
+    assert [file for file in REPOSITORY.split() if any(fnmatch.fnmatch(file, p) for p in asked[-1])] == [expected]
+    with pytest.raises(UserError, match="org/name: it has no weights of the variant 'fp61'"):
+        locate("org/name", weights=[(part, stem)], variant="fp61")
+
+
 def test_home_and_relative_folders(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "org" / "name").mkdir(parents=True)

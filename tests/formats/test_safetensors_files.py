@@ -1,6 +1,7 @@
 """Safetensors files: all the ways that diffusers lays them out, and all that can be wrong with them."""
 
 import json
+import os
 import pickle
 
 import ml_dtypes
@@ -8,9 +9,10 @@ import numpy as np
 import pytest
 import torch
 from safetensors.numpy import load_file, save_file
+from safetensors.torch import save_file as save_torch
 
 from sid_jax.errors import UserError
-from sid_jax.formats.safetensors_files import inside, open_weights, write_weights
+from sid_jax.formats.safetensors_files import open_weights, write_weights
 from sid_jax.formats.state_dict import Stored
 
 TENSORS = {
@@ -97,12 +99,6 @@ def test_shards_whose_index_has_the_variant_first(tmp_path):
     assert_same(dict(open_weights(tmp_path, "model", "fp16").tensors()), TENSORS)
 
 
-def test_missing_file_is_named_with_what_is_there(tmp_path):
-    save_file(TENSORS, tmp_path / "model.fp16.safetensors")
-    with pytest.raises(UserError, match=r"model\.safetensors: no such file \(it has model\.fp16\.safetensors"):
-        open_weights(tmp_path, "model")
-
-
 def test_empty_and_missing_folders(tmp_path):
     with pytest.raises(UserError, match=r"model\.safetensors: no such file \(it has no weights\)"):
         open_weights(tmp_path, "model")
@@ -172,14 +168,41 @@ def test_index_stays_in_its_folder(tmp_path, name):
         open_weights(folder, "model")
 
 
-def test_link_out_of_the_folder_is_not_followed(tmp_path):
-    folder = tmp_path / "unet"
+@pytest.mark.parametrize("alone", [True, False])
+def test_links_are_followed(tmp_path, alone):
+    """As a store of models and downloads have them, into whatever folder; and a folder that is a link itself."""
+    folder, store = tmp_path / "unet", tmp_path / "store"
     folder.mkdir()
-    write_shards(folder)
-    (folder / "one.safetensors").rename(tmp_path / "one.safetensors")
-    (folder / "one.safetensors").symlink_to(tmp_path / "one.safetensors")
-    with pytest.raises(UserError, match=r"one\.safetensors: a link out of its folder"):
-        open_weights(folder, "model")
+    store.mkdir()
+    if alone:
+        save_file(TENSORS, folder / "model.safetensors")
+    else:
+        write_shards(folder)
+    for number, file in enumerate(sorted(folder.iterdir())):
+        file.rename(store / f"blob{number}")
+        file.symlink_to(store / f"blob{number}")
+    (tmp_path / "link").symlink_to(folder)
+    for place in (folder, tmp_path / "link"):
+        assert_same(dict(open_weights(place, "model").tensors()), TENSORS)
+
+
+def test_a_link_to_nothing_is_said_to_be_one(tmp_path):
+    (tmp_path / "model.safetensors").symlink_to("../store/blob1")
+    with pytest.raises(UserError, match=r"model\.safetensors: a link to \.\./store/blob1, where there is nothing"):
+        open_weights(tmp_path, "model")
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "one.safetensors", "model.safetensors.index.json"])
+@pytest.mark.parametrize("make", [os.mkfifo, lambda file: file.symlink_to("/dev/zero"), lambda file: file.mkdir()])
+def test_only_regular_files_are_opened(tmp_path, name, make):
+    write_shards(tmp_path)
+    (tmp_path / name).unlink(missing_ok=True)
+    if name == "model.safetensors":  # in the place of the only file
+        for file in tmp_path.iterdir():
+            file.unlink()
+    make(tmp_path / name)
+    with pytest.raises(UserError, match="no such file"):
+        open_weights(tmp_path, "model")
 
 
 def test_links_of_the_hub_cache_are_followed(tmp_path):
@@ -193,9 +216,6 @@ def test_links_of_the_hub_cache_are_followed(tmp_path):
         file.rename(blobs / name)
         file.symlink_to(f"../../../blobs/{name}")
     assert_same(dict(open_weights(folder, "model").tensors()), TENSORS)
-    (repository / "blobs").rename(tmp_path / "elsewhere")
-    (repository / "blobs").symlink_to(tmp_path / "elsewhere")
-    assert not inside(folder, folder / "one.safetensors")
 
 
 @pytest.mark.parametrize(
@@ -212,6 +232,76 @@ def test_tensor_in_two_shards_is_an_error(tmp_path):
     save_file({"a": TENSORS["a"], "b": TENSORS["b"]}, tmp_path / "two.safetensors")
     with pytest.raises(UserError, match=rf"{index.name}: tensor 'a' is in more than one"):
         open_weights(tmp_path, "model")
+
+
+@pytest.mark.parametrize("kind", [torch.float64, torch.float8_e4m3fn, torch.float8_e5m2, torch.float16, torch.bfloat16])
+def test_types_that_are_cast_are_what_torch_makes_of_them(tmp_path, kind):
+    values = torch.linspace(-3, 3, 13).to(kind)
+    save_torch({"a": values.reshape(1, 13)}, tmp_path / "model.safetensors")
+    weights = open_weights(tmp_path, "model")
+    ((name, array),) = weights.tensors()
+    expected = "float32" if kind not in (torch.float16, torch.bfloat16) else str(kind).removeprefix("torch.")
+    assert (name, weights.stored["a"]) == ("a", Stored((1, 13), expected))
+    assert str(array.dtype) == expected
+    np.testing.assert_array_equal(array.astype(np.float32)[0], values.to(torch.float32).numpy())
+
+
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [
+        (torch.float32, float("nan")),
+        (torch.float16, float("inf")),
+        (torch.bfloat16, float("-inf")),
+        (torch.float64, float("nan")),
+        (torch.float64, 1e300),  # beyond float32
+        (torch.float8_e4m3fn, float("nan")),
+        (torch.float8_e5m2, float("inf")),
+    ],
+)
+@pytest.mark.parametrize("place", [0, 70_000, -1])
+def test_what_is_not_finite_is_named_with_its_tensor_and_file(tmp_path, kind, value, place):
+    odd = torch.zeros(70_001, dtype=torch.float64)
+    odd[place] = value
+    save_torch({"fine": torch.full((3,), 448.0).to(kind), "odd": odd.to(kind)}, tmp_path / "model.safetensors")
+    with pytest.raises(UserError, match=r"model\.safetensors: tensor odd has values that are not finite"):
+        dict(open_weights(tmp_path, "model").tensors())
+
+
+def test_the_largest_values_are_finite(tmp_path):
+    tensors = {str(kind): torch.tensor([torch.finfo(kind).max, torch.finfo(kind).min, 0.0], dtype=kind)
+               for kind in (torch.float32, torch.float16, torch.bfloat16)}  # fmt: skip
+    save_torch({**tensors, "none": torch.zeros(0, 3)}, tmp_path / "model.safetensors")
+    assert len(dict(open_weights(tmp_path, "model").tensors())) == 4
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 3438167540\n", "`git lfs pull`"),
+        (b"\n<!DOCTYPE html><html>", "a page of a website"),
+        (b"<HTML><head>", "a page of a website"),
+        (b"", "an empty file"),
+    ],
+)
+def test_what_a_download_left_instead_is_said(tmp_path, content, expected):
+    (tmp_path / "model.safetensors").write_bytes(content)
+    with pytest.raises(UserError, match=r"model\.safetensors: not a whole safetensors file, but ") as error:
+        open_weights(tmp_path, "model")
+    assert expected in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("single", [True, False])
+def test_shards_that_are_missing_are_named(tmp_path, single):
+    write_shards(tmp_path, stem="diffusion_pytorch_model")
+    (tmp_path / "two.safetensors").unlink()
+    (tmp_path / "one.safetensors").unlink()
+    remedy = "fetch it again"
+    if single:
+        save_file(TENSORS, tmp_path / "diffusion_pytorch_model.safetensors")
+        remedy = r"if the weights are in diffusion_pytorch_model\.safetensors, remove the index"
+    expected = rf"one\.safetensors: no such file \(and 1 more\), though .*index\.json lists it; {remedy}"
+    with pytest.raises(UserError, match=expected):
+        open_weights(tmp_path, "diffusion_pytorch_model")
 
 
 def test_unreadable_type_is_reported_as_the_file_names_it(tmp_path):

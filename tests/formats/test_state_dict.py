@@ -174,3 +174,13 @@ def test_nothing_is_asked_for_before_all_fits(network):
 def test_a_layer_without_a_rule_is_a_defect():
     with pytest.raises(TypeError, match="no rule"):
         layout(nnx.eval_shape(lambda: nnx.ConvTranspose(2, 3, (3, 3), rngs=nnx.Rngs(0))))
+
+
+@pytest.mark.parametrize(("dtype", "value"), [(jnp.float16, 70_000), (jnp.float16, -1e38), (jnp.bfloat16, 3.4e38)])
+def test_values_that_are_too_large_for_a_type_are_named(network, dtype, value):
+    tensors = random_tensors()
+    read(network, tensors, dtype=dtype)
+    tensors["conv.weight"][-1, 0, 2, 0] = value
+    with pytest.raises(UserError, match=r"^x\.safetensors: conv\.weight has values that are too large for b?float16"):
+        read(network, tensors, dtype=dtype)
+    read(network, tensors, dtype=jnp.float32)

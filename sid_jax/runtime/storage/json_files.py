@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sid_jax.errors import UserError
+from sid_jax.runtime.storage.impostors import FIRST_BYTES, what_it_is
 from sid_jax.runtime.storage.small_files import MOST_BYTES, read_small_bytes, shown
 
 MOST_NESTED = 100  # lists and objects within each other
@@ -23,7 +24,13 @@ def read_json(path: os.PathLike | str, most: int = MOST_BYTES) -> dict[str, Any]
       Unreadable: the file is missing, too large, no regular file, or can't be read.
       UserError: it is malformed, or holds something else.
     """
-    value = parse_json(read_small_bytes(path, most), shown(path))
+    data = read_small_bytes(path, most)
+    try:
+        value = parse_json(data, shown(path))
+    except UserError as error:
+        if known := what_it_is(data[:FIRST_BYTES]):
+            raise UserError(f"{shown(path)}: not valid JSON, but {known}") from error
+        raise
     if not isinstance(value, dict):
         raise UserError(f"{shown(path)}: expected a JSON object, found {type(value).__name__}")
     return value
