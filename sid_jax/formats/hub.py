@@ -76,10 +76,17 @@ def _check_folder(folder: Path, variant: str) -> None:
     Raises:
       UserError: names the folder that is meant, where there is one.
     """
-    if not (folder / INDEX).is_file():
+    if not (folder / INDEX).exists():
         inner = sorted(str(file.parent) for file in folder.glob(f"*/{INDEX}"))
         if (folder.absolute().parent / INDEX).is_file():
             raise UserError(f"{folder}: a part of a pipeline; name the folder above it, {folder.absolute().parent}")
+        if (folder / "checkpoints").is_dir() and (folder / "config.json").is_file():
+            raise UserError(f"{folder}: the folder of a run, not of a pipeline; export it, and name what is exported")
+        single = sorted(
+            file for file in folder.glob("*") if file.suffix in (".safetensors", ".ckpt") and file.is_file()
+        )
+        if single and not (folder / "unet").exists():
+            raise UserError(f"{folder}: no {INDEX} in it; {_not_a_folder(single[0])}")
         if inner:
             raise UserError(f"{folder}: no {INDEX}; the pipeline is in a folder below it, {' or '.join(inner[:4])}")
     if variant and not has_variant([file.name for file in folder.glob("*/*")], variant):

@@ -21,7 +21,7 @@ class AutoencoderKLConfig(JsonConfig):
     in_channels: int = 3
     out_channels: int = 3
     latent_channels: int = 4
-    sample_size: int = 32
+    sample_size: int | tuple[int, ...] = 32
     block_out_channels: tuple[int, ...] = (64,)
     down_block_types: tuple[str, ...] = ("DownEncoderBlock2D",)
     up_block_types: tuple[str, ...] = ("UpDecoderBlock2D",)

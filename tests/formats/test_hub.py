@@ -96,6 +96,17 @@ def test_a_folder_one_level_off_is_told_which_one_is_meant(pipelines, tmp_path):
         locate(str(pipelines["sd"] / "unet"), weights=[])
 
 
+def test_a_folder_of_another_kind_is_said_to_be_one(tmp_path):
+    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+    (tmp_path / "run" / "config.json").touch()
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "v1-5.safetensors").touch()
+    with pytest.raises(UserError, match="run: the folder of a run, not of a pipeline; export it"):
+        locate(str(tmp_path / "run"), weights=[])
+    with pytest.raises(UserError, match=r"models/v1-5\.safetensors: a single file of weights"):
+        locate(str(tmp_path / "models"), weights=[])
+
+
 @pytest.mark.parametrize("source", ["a" * 5000, "a" * 300 + "/b", "a/\0", "~nobody-of-this-name/x", "\udcff"])
 def test_impossible_names_are_one_line(source, monkeypatch):
     monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *_, **__: pytest.fail("asked the hub"))

@@ -242,6 +242,13 @@ def test_absurd_values_are_named_in_a_short_line(config_class, field, value):
     assert "\n" not in str(error.value) and len(str(error.value)) < 600
 
 
+def test_height_and_width_are_one_size():
+    assert UNetConfig.from_dict({**UNET, "sample_size": [64, 64]}) == UNetConfig.from_dict(UNET)
+    assert AutoencoderKLConfig.from_dict({**VAE, "sample_size": [64, 64]}).downscale == 8
+    with pytest.raises(ValueError, match=r"'sample_size' is .* only squares are supported"):
+        UNetConfig.from_dict({**UNET, "sample_size": [64, 96]})
+
+
 def test_fields_of_a_moving_average_are_left_out_in_one_line(caplog):
     """As diffusers' EMAModel writes them into the network's config.json."""
     network = diffusers.AutoencoderKL(norm_num_groups=4)

@@ -42,12 +42,13 @@ class AddedEmbedding(NamedTuple):
 class UNetConfig(JsonConfig):
     """UNet2DConditionModel of Stable Diffusion 1.x, 2.x and XL. Fields are those of its `config.json`.
 
+    `sample_size` is one number once the configuration is made: the side of the latents.
     `attention_head_dim` is, as in diffusers, the *number* of heads of each level (one int: of all levels).
     """
 
     in_channels: int = 4
     out_channels: int = 4
-    sample_size: int | None = None
+    sample_size: int | tuple[int, ...] | None = None
     block_out_channels: tuple[int, ...] = (320, 640, 1280, 1280)
     down_block_types: tuple[str, ...] = (_CROSS_DOWN, _CROSS_DOWN, _CROSS_DOWN, _DOWN)
     up_block_types: tuple[str, ...] = (_UP, _CROSS_UP, _CROSS_UP, _CROSS_UP)
@@ -125,7 +126,11 @@ class UNetConfig(JsonConfig):
         self._require(self.norm_eps >= 0, "norm_eps", "it must not be negative")
         self._require(self.mid_block_scale_factor != 0, "mid_block_scale_factor", "it divides, and must not be 0")
         self._require(self.freq_shift < self.block_out_channels[0] // 2, "freq_shift", "it is too large")
-        if self.sample_size is not None:
+        if isinstance(self.sample_size, tuple):  # height and width
+            square = len(self.sample_size) == 2 and self.sample_size[0] == self.sample_size[1]
+            self._require(square, "sample_size", "only squares are supported")
+            object.__setattr__(self, "sample_size", self.sample_size[0])
+        if isinstance(self.sample_size, int):
             sizes = f"the side of the latents is a number from 1 to {_LARGEST_SAMPLE}"
             self._require(1 <= self.sample_size <= _LARGEST_SAMPLE, "sample_size", sizes)
         self._require(self.block_out_channels[0] % 2 == 0, "block_out_channels", "the first must be even")
