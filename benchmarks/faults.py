@@ -27,6 +27,8 @@ from sid_jax.digits.tiny import write_tiny
 GROUPS: dict[str, Callable[[Runs, random.Random, int], list[Row]]] = {
     "kills": run_faults.kills,
     "preemption": run_faults.preemption,
+    "told": run_faults.told_early_and_late,
+    "terminals": run_faults.terminals,
     "saves": run_faults.kills_while_saving,
     "checkpoints": checkpoint_faults.damaged,
     "workers": run_faults.workers_lost,

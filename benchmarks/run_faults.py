@@ -10,9 +10,9 @@ import sys
 import time
 from pathlib import Path
 
-from benchmarks.runs import UPDATES, Runs, arguments_of, in_a_process
+from benchmarks.runs import UPDATES, Process, Runs, arguments_of, in_a_process
 from benchmarks.table import Row, so
-from sid_jax import export
+from sid_jax import export, train
 from sid_jax.runtime.cli import command_line
 from sid_jax.runtime.devices.preemption import EXIT_CODE
 
@@ -66,6 +66,64 @@ def preemption(runs: Runs, draw: random.Random, times: int) -> list[Row]:
     each_time = so(set(codes) == {EXIT_CODE}, f"exit code {EXIT_CODE} each time")
     outcome = f"{each_time}; {_equal(runs.same(workdir))}"
     return [Row("preemption", "SIGTERM at random updates", told, outcome, f"{sum(lost)} updates")]
+
+
+def told_early_and_late(runs: Runs, draw: random.Random, times: int) -> list[Row]:
+    """SIGTERM before the first update of a start is done, and while the result is measured."""
+    workdir, tiny = _fresh(runs, "told"), runs.folder / "tiny"
+    measuring = (
+        f"--config.evaluate.metric={tiny / 'metric'}", "--config.evaluate.samples=2000",
+        "--config.evaluate.teacher_steps=20",
+    )  # fmt: skip
+    codes, lines = [], []
+    for moment in range(4):
+        process = runs.start(workdir, *measuring)
+        if moment < 2:
+            time.sleep(draw.uniform(0.5, 2))
+        elif moment == 2:
+            process.until(process.training)
+        else:
+            process.until(lambda p=process: "measuring" in p.output.read_text().rpartition(" at update ")[2])
+        codes.append(process.send(signal.SIGTERM))
+        lines.append(process.output.read_text().splitlines()[-1].startswith("told to end"))
+    assert runs.start(workdir, *measuring).wait() == 0
+    each_time = so(set(codes) == {EXIT_CODE} and all(lines), f"one line and exit code {EXIT_CODE} each time")
+    measured = so((workdir / "table.json").exists(), "the next start measures")
+    outcome = f"{each_time}; {measured}; {_equal(runs.same(workdir))}"
+    return [Row("told early and late", "SIGTERM while it loads, compiles and measures", 4, outcome, "0 updates")]
+
+
+def terminals(runs: Runs, draw: random.Random, times: int) -> list[Row]:
+    """Outputs that nobody reads any more, a full disk where the output goes, and the SIGHUP of a terminal."""
+    rows = []
+    for name, what in (("unread", "stdout and stderr are a pipe that nobody reads"), ("full", "they are `/dev/full`")):
+        workdir = _fresh(runs, f"terminal-{name}")
+        argv = arguments_of(runs.folder, workdir)
+        process = Process(lambda argv=argv, name=name: _train_into(name, argv), runs.folder, workdir)
+        outcome = f"{so(process.wait() == 0, 'exit code 0')}; {_equal(runs.same(workdir))}"
+        rows.append(Row("its terminal gone", what, 1, outcome, "nothing; `run.log` has all lines"))
+    workdir = _fresh(runs, "terminal-hung-up")
+    codes = []
+    for _ in range(3):
+        process = runs.start(workdir)
+        target = process.saved() + draw.randint(1, 5)
+        process.until(process.training) and process.until(lambda p=process, t=target: p.step() >= t)
+        codes.append(process.send(signal.SIGHUP))
+    assert runs.start(workdir).wait() == 0
+    outcome = f"{so(set(codes) == {EXIT_CODE}, f'exit code {EXIT_CODE} each time')}; {_equal(runs.same(workdir))}"
+    return [*rows, Row("its terminal gone", "SIGHUP at random updates", len(codes), outcome, "0 updates")]
+
+
+def _train_into(name: str, argv: list[str]) -> int:
+    """Trains with an output that can't be written."""
+    if name == "full":
+        output = os.open("/dev/full", os.O_WRONLY)
+    else:
+        reading, output = os.pipe()
+        os.close(reading)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    return command_line.run(train.main, argv)
 
 
 def kills_while_saving(runs: Runs, draw: random.Random, times: int) -> list[Row]:

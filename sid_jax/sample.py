@@ -7,8 +7,11 @@ if __name__ == "__main__":  # before the imports: they take seconds, and may fai
 
 import argparse
 import dataclasses
-from collections.abc import Sequence
+import math
+import re
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -16,12 +19,18 @@ from sid_jax.errors import UserError, user_errors_from
 from sid_jax.experiment.images import ImageProgram
 from sid_jax.experiment.student import Model, Student, open_model, open_run
 from sid_jax.runtime.cli import command_line
-from sid_jax.runtime.run.pictures import image_grid, save_png
-from sid_jax.sid import FewStep
+from sid_jax.runtime.run.pictures import TILE, image_grid, save_png
+from sid_jax.sid import MOST_SEED, FewStep
+
+MOST_STEPS = 10_000  # of a sampler: a sample of so many would take hours
+MOST_PICTURES = 2**31 - 1  # whose noises are told apart by an int32
+GRID_PIXELS = 2**26  # of a grid: about 200 MB
+_PICTURE = re.compile(r"\d{4,}\.png|grid\.png")
 
 EPILOG = """\
 Writes 0000.png, 0001.png, ... (N pictures of the first prompt or class, then N of the second, ...) and grid.png, which
-has a row for each prompt or class if N is more than 1. The same seed gives the same pictures.
+has a row for each prompt or class if N is more than 1, and as many of the first rows as fit. The same seed gives the
+same pictures. A folder that has such pictures already is refused, so that old and new ones are not mixed.
 
 A model that was trained with text takes --prompts, one that was trained with class labels takes --classes.
 
@@ -45,13 +54,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--steps", metavar="K", type=int, help="steps (default: as trained, or as its family samples a teacher)"
     )
     parser.add_argument("--guidance", metavar="S", type=float, help="guidance of a teacher (default: its family's)")
-    parser.add_argument("--seed", metavar="S", type=int, default=0, help="of the noise (default: 0)")
-    parser.add_argument("--out", metavar="DIR", required=True, help="folder for the pictures")
+    parser.add_argument(
+        "--seed", metavar="S", type=int, default=0, help="of the noise: 0 to 2^64 - 1, as PyTorch has it (default: 0)"
+    )
+    parser.add_argument("--out", metavar="DIR", required=True, help="folder for the pictures, with none in it yet")
     arguments = parser.parse_args(argv)
-    if arguments.n < 1:
-        raise UserError(f"--n is {arguments.n}: use a positive number")
-    if arguments.seed < 0:
-        raise UserError(f"--seed is {arguments.seed}: use 0 or more")
+    _check(arguments)
+    folder = _folder_for_pictures(Path(arguments.out))
     model = _open(arguments)
     if model.student is None:
         sampler = model.teacher.sampler(arguments.steps, arguments.guidance)
@@ -60,12 +69,61 @@ def main(argv: Sequence[str] | None = None) -> None:
         sampler = _student_sampler(model.student, arguments.steps, arguments.guidance)
         params, resolution = model.student.params, model.student.config.resolution
 
-    requests = model.teacher.conditions.asked(arguments.asked)
-    asked = [request for request in requests for _ in range(arguments.n)]
+    asked = _Repeated(model.teacher.conditions.asked(arguments.asked), arguments.n)
     batch = max(1, min(len(asked), 100 * 64**2 // resolution**2))
-    images = ImageProgram(model.teacher, sampler, resolution, batch)(params, asked, arguments.seed)
-    save(images, arguments.n, Path(arguments.out))
-    print(f"{len(images)} pictures in {arguments.out}")
+    made = ImageProgram(model.teacher, sampler, resolution, batch).batches(params, asked, arguments.seed)
+    save(made, asked, arguments.n, folder)
+    print(f"{len(asked)} pictures in {arguments.out}")
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    if arguments.n < 1:
+        raise UserError(f"--n is {arguments.n}: use a positive number")
+    if not 0 <= arguments.seed <= MOST_SEED:
+        raise UserError(f"--seed is {arguments.seed}: use 0 to {MOST_SEED}")
+    if arguments.steps is not None and arguments.steps > MOST_STEPS:
+        raise UserError(f"--steps is {arguments.steps}: use at most {MOST_STEPS}")
+    if arguments.guidance is not None and not math.isfinite(arguments.guidance):
+        raise UserError(f"--guidance is {arguments.guidance}: use a finite number")
+
+
+def _folder_for_pictures(folder: Path) -> Path:
+    """The folder, made if it is not there.
+
+    Raises:
+      UserError: it can't be made or written to, or has pictures in it.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        found = sorted(file.name for file in folder.iterdir() if _PICTURE.fullmatch(file.name))
+    except OSError as error:
+        raise UserError(f"--out {folder} can't be used as a folder: {error.strerror or error}") from error
+    if found:
+        raise UserError(f"--out {folder} has pictures in it, such as {found[0]}: name another folder, or remove them")
+    return folder
+
+
+class _Repeated(Sequence[Any]):
+    """Each of what is requested so many times, without a list of them all.
+
+    Raises:
+      UserError: there are more than noises that differ.
+    """
+
+    def __init__(self, requests: Sequence[Any], times: int) -> None:
+        self._requests, self._times = requests, times
+        if len(requests) * times > MOST_PICTURES:
+            raise UserError(
+                f"--n is {times}: of {len(requests)} prompts or classes that is more than {MOST_PICTURES} pictures"
+            )
+
+    def __len__(self) -> int:
+        return len(self._requests) * self._times
+
+    def __getitem__(self, index: Any) -> Any:
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        return self._requests[index // self._times]
 
 
 def _open(arguments: argparse.Namespace) -> Model:
@@ -86,16 +144,38 @@ def _student_sampler(student: Student, steps: int | None, guidance: float | None
         return dataclasses.replace(student.sampler, num_steps=steps)
 
 
-def save(images: np.ndarray, columns: int, folder: Path) -> None:
-    """Writes images uint8 `[N, H, W, 3]` as `0000.png`, ... and all of them as `grid.png`.
+def save(batches: Iterable[tuple[np.ndarray, np.ndarray]], asked: Sequence[Any], columns: int, folder: Path) -> None:
+    """Writes images as `0000.png`, ..., each batch when it is made, and as many of the first as fit as `grid.png`.
+
+    Args:
+      batches: images uint8 `[n, H, W, 3]`, and whether each is finite, bool `[n]`.
+      asked: what each picture is of.
+      columns: of the grid; 1: as many as make it about square.
+      folder: where they go.
 
     Raises:
-      UserError: the folder can't be written to.
+      UserError: a picture is not finite, or the folder can't be written to.
     """
+    count, shown = 0, []
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for i, image in enumerate(images):
-            save_png(image, folder / f"{i:04d}.png")
-        save_png(image_grid(images, columns if columns > 1 else None), folder / "grid.png")
+        for images, finite in batches:
+            for image, good in zip(images, finite, strict=True):
+                name = f"{count:04d}.png"
+                if not good:
+                    raise UserError(
+                        f"picture {name}, of {asked[count]!r}, is not finite and was not written: the weights of the "
+                        "model have numbers that are not finite, or too large ones, or --guidance is too large"
+                    )
+                save_png(image, folder / name)
+                count += 1
+                if count <= _most_in_grid(len(image), columns):
+                    shown.append(image)
+        save_png(image_grid(np.stack(shown), columns if 1 < columns <= len(shown) else None), folder / "grid.png")
     except OSError as error:
         raise UserError(f"{folder} can't be written to: {error.strerror or error}") from error
+
+
+def _most_in_grid(side: int, columns: int) -> int:
+    """How many pictures a grid shows: whole rows, if at least one fits."""
+    fit = max(1, GRID_PIXELS // max(side, TILE) ** 2)
+    return max(fit // columns * columns, 1) if columns <= fit else fit

@@ -73,7 +73,7 @@ class ConditionStream:
                 "generator": read([drawn[batch + row] for row in chosen]),
             }
 
-        shuffled = grain.MapDataset.source(list(prompts)).seed(seed % 2**32).shuffle().repeat()
+        shuffled = grain.MapDataset.source(list(prompts)).seed(_seed_of_order(seed)).shuffle().repeat()
         batches = shuffled.batch(2 * batch, batch_fn=list).map(both_batches)
         # No threads: two of them can't call a tokenizer at once, and the devices are busy while the host tokenises.
         options = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
@@ -143,7 +143,7 @@ class PairStream:
         self._read = read
         # Not repeat() without a number: Grain can't count how many batches of 1 an endless dataset has.
         epochs = 2**60 // len(source)
-        shuffled = grain.MapDataset.range(len(source)).seed(seed % 2**32).shuffle().repeat(epochs)
+        shuffled = grain.MapDataset.range(len(source)).seed(_seed_of_order(seed)).shuffle().repeat(epochs)
         batches = shuffled.batch(batch, batch_fn=list).map_with_index(load_all)
         self._iterator = iter(batches.to_iter_dataset(grain.ReadOptions(num_threads=4, prefetch_buffer_size=4)))
         self._digest = hashlib.sha256(f"{source.name}\n{len(source)}".encode(errors="surrogateescape")).hexdigest()
@@ -203,6 +203,13 @@ class JoinedStream:
         """See `Stream`: both go on. Raises UserError where the data of one are others."""
         self._prompts.restore(position, force=force)
         self._pairs.restore(position["real"], force=force)
+
+
+def _seed_of_order(seed: int) -> int:
+    """Grain takes 32 bits: smaller seeds are what they are, and of larger ones all bits count."""
+    if seed < 2**32:
+        return seed
+    return int.from_bytes(hashlib.sha256(str(seed).encode()).digest()[:4], "big")
 
 
 def _load(

@@ -30,7 +30,7 @@ def train_autoencoder(vae: Component, images: np.ndarray, *, kl_weight: float, s
     def loss(params: Any, key: jax.Array, batch: Any) -> jax.Array:
         model = nnx.merge(vae.graphdef, params)
         mean, log_variance = model.encode(batch)
-        latents = mean + jnp.exp(0.5 * log_variance) * jax.random.normal(key, mean.shape)
+        latents = mean + jnp.exp(0.5 * log_variance) * jax.random.normal(key, mean.shape, jnp.float32)
         error = jnp.square(model.decode(latents) - batch).mean()
         divergence = 0.5 * (jnp.square(mean) + jnp.exp(log_variance) - 1 - log_variance).mean()
         return error + kl_weight * divergence

@@ -12,6 +12,7 @@ from sid_jax.digits.fit import Schedule, fit
 from sid_jax.digits.metric import DigitClassifier, DigitsMetric
 from sid_jax.errors import UserError
 from sid_jax.metrics.frechet import frechet_distance, statistics
+from sid_jax.sid import key_of
 
 
 def train_metric(pictures: np.ndarray, labels: np.ndarray, *, seed: int, **options: Any) -> DigitsMetric:
@@ -25,11 +26,11 @@ def train_metric(pictures: np.ndarray, labels: np.ndarray, *, seed: int, **optio
       seed: of the initial parameters and all draws.
       **options: those of `fit.Schedule`.
     """
-    graph, params = nnx.split(DigitClassifier(rngs=nnx.Rngs(seed)))
+    graph, params = nnx.split(DigitClassifier(rngs=nnx.Rngs(key_of(seed))))
 
     def loss(params: Any, key: jax.Array, batch: Any) -> jax.Array:
         images, labels = batch
-        shifts = jax.random.randint(key, (len(labels), 2), -2, 3)
+        shifts = jax.random.randint(key, (len(labels), 2), -2, 3, jnp.int32)
         images = jax.vmap(lambda image, shift: jnp.roll(image, shift, (0, 1)))(images / 127.5 - 1, shifts)
         logits = nnx.merge(graph, params)(images)
         return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()

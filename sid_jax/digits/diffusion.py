@@ -9,7 +9,7 @@ from flax import nnx
 
 from sid_jax.digits.fit import Schedule, fit
 from sid_jax.digits.networks import initial
-from sid_jax.sid import VP
+from sid_jax.sid import MOST_SEED, VP
 from sid_jax.teachers import Component
 
 
@@ -43,16 +43,16 @@ def train_diffusion(
     def loss(params: Any, key: jax.Array, batch: Any) -> jax.Array:
         latents, labels = batch
         keys = jax.random.split(key, 4)
-        t = jax.random.randint(keys[0], labels.shape, 0, times)
-        noise = jax.random.normal(keys[1], latents.shape)
-        tokens = prompts[labels, jax.random.randint(keys[2], labels.shape, 0, prompts.shape[1])]
-        tokens = jnp.where(jax.random.bernoulli(keys[3], prompt_dropout, (len(labels), 1)), empty, tokens)
+        t = jax.random.randint(keys[0], labels.shape, 0, times, jnp.int32)
+        noise = jax.random.normal(keys[1], latents.shape, jnp.float32)
+        tokens = prompts[labels, jax.random.randint(keys[2], labels.shape, 0, prompts.shape[1], jnp.int32)]
+        tokens = jnp.where(jax.random.bernoulli(keys[3], jnp.float32(prompt_dropout), (len(labels), 1)), empty, tokens)
         context = nnx.merge(text.graphdef, params["text"])(tokens).last_hidden_state
         network = nnx.merge(unet.graphdef, params["unet"])
         output = network(process.corrupt(latents, t, noise), t, encoder_hidden_states=context)
         return jnp.mean(jnp.square(output - process.fake_target(latents, t, noise)))
 
-    params = {"unet": initial(unet, seed), "text": initial(text, seed + 1)}
+    params = {"unet": initial(unet, seed), "text": initial(text, (seed + 1) % (MOST_SEED + 1))}
     data = (jnp.asarray(pairs.latents), jnp.asarray(pairs.labels))
     params = fit("diffusion", loss, params, data, Schedule(**options), seed=seed)
     return unet.with_params(params["unet"]), text.with_params(params["text"])

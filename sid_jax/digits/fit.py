@@ -4,8 +4,11 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import optax
 from tqdm import tqdm
+
+from sid_jax.sid import key_of
 
 Loss = Callable[[Any, jax.Array, Any], jax.Array]
 
@@ -45,12 +48,12 @@ def fit(name: str, loss: Loss, params: Any, data: Any, schedule: Schedule, *, se
     @jax.jit
     def update(carry: tuple[Any, Any, Any], step: jax.Array) -> tuple[tuple[Any, Any, Any], jax.Array]:
         params, average, moments = carry
-        draw, rest = jax.random.split(jax.random.fold_in(jax.random.key(seed), step))
-        rows = jax.random.randint(draw, (batch,), 0, size)
+        draw, rest = jax.random.split(jax.random.fold_in(key_of(seed), step))
+        rows = jax.random.randint(draw, (batch,), 0, size, jnp.int32)
         value, gradient = jax.value_and_grad(loss)(params, rest, jax.tree.map(lambda x: x[rows], data))
         changes, moments = optimizer.update(gradient, moments, params)
         params = optax.apply_updates(params, changes)
-        decay = jax.numpy.minimum(schedule.ema_decay, (1 + step) / (10 + step))
+        decay = jnp.minimum(schedule.ema_decay, (1 + step) / (10 + step))
         average = jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, average, params)
         return (params, average, moments), value
 

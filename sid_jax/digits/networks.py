@@ -8,6 +8,7 @@ from flax import nnx
 from transformers import CLIPTokenizer
 
 from sid_jax.models.registry import NETWORK_TYPES
+from sid_jax.sid import key_of
 from sid_jax.teachers import Component, build
 
 _VERSION = "0.42.1"  # of diffusers, whose fields these are
@@ -77,7 +78,7 @@ def text_encoder(tokenizer: CLIPTokenizer, width: int, layers: int) -> Component
 def initial(component: Component, seed: int) -> Any:
     """Initial parameters of a network that was built."""
     module = NETWORK_TYPES[component.class_name].module
-    return nnx.split(jax.jit(lambda: module(component.config, rngs=nnx.Rngs(seed)))())[1]
+    return nnx.split(jax.jit(lambda: module(component.config, rngs=nnx.Rngs(key_of(seed))))())[1]
 
 
 SCHEDULER = {

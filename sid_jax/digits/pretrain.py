@@ -16,12 +16,14 @@ from sid_jax.digits.diffusion import Pairs, train_diffusion
 from sid_jax.digits.metric import DigitsMetric
 from sid_jax.digits.networks import MODEL_INDEX, SCHEDULER
 from sid_jax.digits.tokenizer import write_tokenizer
+from sid_jax.errors import user_errors_from
 from sid_jax.experiment.images import ImageProgram
 from sid_jax.families.diffusers_export import save_pipeline
 from sid_jax.families.pipeline import Pipeline
 from sid_jax.families.schedulers import process_of
 from sid_jax.families.stable_diffusion import teacher_of
 from sid_jax.runtime.run.log import make_workdir
+from sid_jax.sid import seed_words
 from sid_jax.teachers.teacher import Teacher
 
 
@@ -69,6 +71,8 @@ def pretrain(config: ConfigDict, out: Path) -> None:
     Raises:
       UserError: the data or the folder can't be used, or a setting makes no network.
     """
+    with user_errors_from("config"):
+        seed_words(config.seed)
     pictures, labels = digits.load_mnist(config.data)
     images = pictures.astype(np.float32) / 127.5 - 1
     prompts = digits.all_prompts()

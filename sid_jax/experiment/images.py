@@ -1,15 +1,22 @@
 """What is asked for to pictures: a sampler over a teacher's networks, as one compiled program."""
 
+import logging
+from collections.abc import Iterator
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
+from sid_jax.errors import UserError
 from sid_jax.experiment.networks import networks_of, params_of
 from sid_jax.runtime.devices import mesh as meshes
-from sid_jax.sid import Condition, Frozen
+from sid_jax.sid import Condition, Frozen, key_of, seed_words
 from sid_jax.teachers.conditions import Asked
+from sid_jax.teachers.space import as_bytes
 from sid_jax.teachers.teacher import Sampler, Teacher
+
+_log = logging.getLogger(__name__)
 
 
 class ImageProgram:
@@ -25,6 +32,7 @@ class ImageProgram:
       resolution: of the images, in pixels.
       batch: images at a time, rounded up to a multiple of the devices.
       mesh: the devices that share the work, and that all parameters are on; by default one.
+      strict: whether a picture that is not finite is an error.
     """
 
     def __init__(
@@ -34,8 +42,9 @@ class ImageProgram:
         resolution: int,
         batch: int = 100,
         mesh: jax.sharding.Mesh | None = None,
+        strict: bool = True,
     ):
-        self.teacher, self.sampler = teacher, sampler
+        self.teacher, self.sampler, self._strict = teacher, sampler, strict
         self._mesh = mesh or meshes.make_mesh(devices=jax.local_devices()[:1])
         self.batch = self._whole(batch)
         self._networks = networks_of(teacher, resolution, mesh)
@@ -49,29 +58,45 @@ class ImageProgram:
         self._compiled = jax.jit(self._generate, out_shardings=meshes.replicated(self._mesh))
 
     def __call__(self, params: Any, asked: Asked, seed: int) -> np.ndarray:
-        """One image for each that is asked for, uint8 `[N, H, W, 3]`, by a denoiser with these parameters."""
-        images = []
+        """One image for each that is asked for, uint8 `[N, H, W, 3]`, by a denoiser with these parameters.
+
+        Raises:
+          UserError: a picture is not finite; where the program is not strict, that is a warning, and it is black.
+        """
+        made = list(self.batches(params, asked, seed))
+        finite = np.concatenate([finite for _, finite in made])
+        if not finite.all():
+            first = asked[int(np.argmin(finite))]
+            said = f"{np.sum(~finite)} of {len(finite)} pictures are not finite, first that of {first!r}"
+            if self._strict:
+                raise UserError(f"{said}: the model's weights, or what they compute, are not finite or too large")
+            _log.warning("%s; in their place are black ones", said)
+        return np.concatenate([images for images, _ in made])
+
+    def batches(self, params: Any, asked: Asked, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """The same a batch at a time: images uint8 `[n, H, W, 3]`, and which of them are of finite numbers, `[n]`."""
+        words = seed_words(seed)
         batch = min(self.batch, self._whole(len(asked)))
         for start in range(0, len(asked), batch):
-            some = list(asked[start : start + batch])
+            some = [asked[i] for i in range(start, min(start + batch, len(asked)))]
             # The last batch is filled up, so that there is one shape to compile for.
             read = self.teacher.conditions.read(some + some[-1:] * (batch - len(some)))
             read, rows = meshes.place((read, np.arange(start, start + batch)), meshes.batch_sharding(self._mesh))
-            made = self._compiled(params, self._frozen, (read, self._empty), seed, rows)
-            images.append(np.asarray(made)[: len(some)])
-        return np.concatenate(images)
+            made = self._compiled(params, self._frozen, (read, self._empty), words, rows)
+            images, finite = (np.asarray(array)[: len(some)] for array in made)
+            yield images, finite
 
     def _whole(self, images: int) -> int:
         """So many images, or a few more, that each device has as many."""
         return -(-images // self._mesh.size) * self._mesh.size
 
     def _generate(
-        self, params: Any, frozen: Frozen, read: tuple[Any, Any], seed: jax.Array, rows: jax.Array
-    ) -> jax.Array:
-        keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), rows)
+        self, params: Any, frozen: Frozen, read: tuple[Any, Any], words: jax.Array, rows: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        keys = jax.vmap(jax.random.fold_in, (None, 0))(key_of(words), rows)
 
         def noise(k: int | jax.Array) -> jax.Array:
-            return jax.vmap(lambda key: jax.random.normal(jax.random.fold_in(key, k), self._shape))(keys)
+            return jax.vmap(lambda key: jax.random.normal(jax.random.fold_in(key, k), self._shape, jnp.float32))(keys)
 
         whole = self._networks.combine(frozen.base, params)
 
@@ -79,4 +104,5 @@ class ImageProgram:
             return self._networks.denoiser(whole, x_t, t, cond, None)
 
         condition = Condition(*(self._networks.encode_condition(frozen.conditions, each) for each in read))
-        return self.teacher.space.decode(frozen.space, self.sampler.generate(denoiser, noise, condition))
+        images = self.teacher.space.decode_to_floats(frozen.space, self.sampler.generate(denoiser, noise, condition))
+        return as_bytes(images), jnp.isfinite(images).all((1, 2, 3))

@@ -10,7 +10,7 @@ from sid_jax.sid.ema import ema_beta, ema_update
 from sid_jax.sid.few_step import FewStep, Noise, noise_from_array, noise_from_key
 from sid_jax.sid.gan import Gan, Judged
 from sid_jax.sid.guidance import Condition, Denoiser, Discriminator, Guidance, drop_prompts, guided, preset
-from sid_jax.sid.keys import Purpose, key_for
+from sid_jax.sid.keys import MOST_SEED, Purpose, key_for, key_of, seed_words
 from sid_jax.sid.losses import Loss, Losses, fake_loss, generator_loss, sid_loss, weights
 from sid_jax.sid.process import Draw, Process, Time
 from sid_jax.sid.settings import Ema, Optimizer, Phase, Settings
@@ -21,6 +21,7 @@ from sid_jax.sid.vp import VP
 
 __all__ = [
     "LAWS",
+    "MOST_SEED",
     "VP",
     "Batch",
     "Condition",
@@ -57,11 +58,13 @@ __all__ = [
     "guided",
     "jit_train_step",
     "key_for",
+    "key_of",
     "make_train_step",
     "noise_from_array",
     "noise_from_key",
     "preset",
     "sanitize",
+    "seed_words",
     "sid_loss",
     "weights",
 ]

@@ -6,6 +6,11 @@ A run that is resumed at a step therefore draws what the uninterrupted run draws
 from enum import IntEnum
 
 import jax
+import jax.numpy as jnp
+import numpy as np
+
+MOST_SEED = 2**64 - 1
+"""The largest seed, as PyTorch has it; the least is 0."""
 
 
 class Purpose(IntEnum):
@@ -21,9 +26,27 @@ class Purpose(IntEnum):
     GENERATOR_NOISE = 7  # e
 
 
+def seed_words(seed: int) -> np.ndarray:
+    """A seed as the 64 bits of its key, uint32 `[2]`.
+
+    Raises:
+      ValueError: the seed is not in [0, 2^64).
+    """
+    if not 0 <= seed <= MOST_SEED:
+        raise ValueError(f"seed: {seed} is not in [0, {MOST_SEED}]")
+    return np.array([seed >> 32, seed & (2**32 - 1)], np.uint32)
+
+
+def key_of(seed: int | np.ndarray | jax.Array) -> jax.Array:
+    """The key of a seed, or of its `seed_words`: what `jax.random.key` makes of small ones, whatever JAX's settings."""
+    words = seed if isinstance(seed, np.ndarray | jax.Array) else seed_words(seed)
+    key: jax.Array = jax.random.wrap_key_data(jnp.asarray(words), impl="threefry2x32")
+    return key
+
+
 def key_for(seed: int, step: int | jax.Array, purpose: Purpose, micro_batch: int | jax.Array = 0) -> jax.Array:
     """The key of a draw at a step; `micro_batch` is its index within the batch."""
-    key = jax.random.key(seed)
+    key = key_of(seed)
     for number in (step, int(purpose), micro_batch):
         key = jax.random.fold_in(key, number)
     return key

@@ -8,6 +8,7 @@ import optax
 from sid_jax.sid.adam import adam
 from sid_jax.sid.gan import Gan
 from sid_jax.sid.guidance import Guidance
+from sid_jax.sid.keys import MOST_SEED
 from sid_jax.sid.losses import Loss
 
 
@@ -114,6 +115,7 @@ class Settings:
         _require(
             ("batch", self.batch, self.batch >= 1, "at least 1"),
             ("accumulation", self.accumulation, self.accumulation >= 1, "at least 1"),
+            ("seed", self.seed, 0 <= self.seed <= MOST_SEED, f"in [0, {MOST_SEED}]"),
             ("resolution", self.shape, len(self.shape) == 3, "a shape (H, W, C)"),
         )
         if self.batch % self.accumulation:

@@ -140,7 +140,8 @@ class _Updates:
             key = functools.partial(key_for, s.seed, state.step, micro_batch=micro_batch)
             dropped = None
             if s.guidance.prompt_dropout > 0:
-                dropped = jax.random.bernoulli(key(Purpose.FAKE_DROPOUT), s.guidance.prompt_dropout, self._shape[:1])
+                share = jnp.float32(s.guidance.prompt_dropout)
+                dropped = jax.random.bernoulli(key(Purpose.FAKE_DROPOUT), share, self._shape[:1])
                 cond = drop_prompts(dropped, kept, empty)
             z = noise_from_key(key(Purpose.FAKE_STEPS), self._shape)
             asked = cond if s.guidance.drop_before_generator else kept

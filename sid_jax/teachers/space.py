@@ -42,6 +42,10 @@ class Space(Protocol):
         """What is diffused, `[B, h, w, C]` -> images uint8 `[B, H, W, 3]`."""
         ...
 
+    def decode_to_floats(self, params: tuple[Any, ...], x: jax.Array) -> jax.Array:
+        """The same before `as_bytes`: float32, in [-1, 1] but for what that cuts, and finite or not."""
+        ...
+
     def digest(self) -> str:
         """What identifies what `encode_images` makes."""
         ...
@@ -99,7 +103,12 @@ class LatentSpace:
 
     def decode(self, params: tuple[Any, ...], x: jax.Array) -> jax.Array:
         """Latents as the denoiser sees them -> images uint8."""
-        return _as_bytes(self._network(params).decode(x.astype(jnp.float32) / self.vae.config.scaling_factor))
+        return as_bytes(self.decode_to_floats(params, x))
+
+    def decode_to_floats(self, params: tuple[Any, ...], x: jax.Array) -> jax.Array:
+        """The same before `as_bytes`."""
+        images: jax.Array = self._network(params).decode(x.astype(jnp.float32) / self.vae.config.scaling_factor)
+        return images
 
     def digest(self) -> str:
         """That of the autoencoder's files."""
@@ -138,14 +147,18 @@ class PixelSpace(WithoutNetworks):
 
     def decode(self, params: tuple[Any, ...], x: jax.Array) -> jax.Array:
         """[-1, 1] to bytes; what is beyond is cut."""
+        return as_bytes(self.decode_to_floats(params, x))
+
+    def decode_to_floats(self, params: tuple[Any, ...], x: jax.Array) -> jax.Array:
+        """They are images; one channel becomes three."""
         del params
-        images = _as_bytes(x)
-        return jnp.repeat(images, 3, axis=-1) if self.channels == 1 else images
+        return jnp.repeat(x, 3, axis=-1) if self.channels == 1 else x
 
     def digest(self) -> str:
         """The same for all pixels."""
         return f"pixels {self.resolution} {self.channels}"
 
 
-def _as_bytes(images: jax.Array) -> jax.Array:
+def as_bytes(images: jax.Array) -> jax.Array:
+    """Images in [-1, 1] to uint8; what is beyond is cut."""
     return jnp.round((jnp.clip(images, -1, 1) + 1) * 127.5).astype(jnp.uint8)

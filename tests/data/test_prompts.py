@@ -164,3 +164,9 @@ def test_hosts_share_the_batches_of_one_host():
             for rows, part in zip(shares, parts, strict=True):
                 np.testing.assert_array_equal(whole[name]["ids"][rows], part[name]["ids"])
     assert hosts[0].position() == hosts[1].position() == alone.position()
+
+
+def test_the_order_depends_on_all_bits_of_a_seed():
+    seeds = (5, 2**31 + 5, 2**32 + 5, 2**63 + 5, 2**64 - 1)
+    prompts = [str(number) for number in range(50)]
+    assert len({str(drawn(stream(prompts, batch=10, seed=seed), 2)) for seed in seeds}) == len(seeds)

@@ -130,6 +130,12 @@ class Saving:
         bad = window.bad_steps
         if bad < self._policy.max_bad_steps:
             return
+        if bad == step:
+            raise UserError(
+                f"the losses were not finite from the first update on, for {bad} updates: the teacher's weights or the "
+                "real images have numbers that are not finite, or that precision.compute can't hold: look at what "
+                "sid_jax.sample makes with the teacher, or set precision.compute to float32"
+            )
         newest = self._checkpoints.latest()
         good = "there is no checkpoint yet" if newest is None else f"the newest checkpoint, of update {newest}, is good"
         raise UserError(

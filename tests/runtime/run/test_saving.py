@@ -130,6 +130,18 @@ def test_a_run_whose_losses_stay_non_finite_ends_and_says_what_to_lower():
     )
 
 
+def test_a_run_that_never_had_finite_losses_is_not_told_to_lower_rates():
+    saving = saving_with(InMemory(), max_bad_steps=2)
+    bad = window(float("nan"))
+    saving.stop_if_bad(bad, 1)
+    bad.add(bad.pending()["steps"][0])
+    with pytest.raises(
+        UserError, match=r"^the losses were not finite from the first update on, .* the teacher"
+    ) as caught:
+        saving.stop_if_bad(bad, 2)
+    assert "_lr" not in str(caught.value)
+
+
 def test_the_policy_is_the_configs():
     settings = {
         "checkpoint_every": 7,
