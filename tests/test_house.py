@@ -194,6 +194,32 @@ def test_no_function_has_more_than_eight_parameters():
     assert found == []
 
 
+def calls_in(module):
+    """Each call in the code of a module: what is called, as text, and its arguments."""
+    for node in ast.walk(code_of(module)):
+        if isinstance(node, ast.Call):
+            yield ast.unparse(node.func), [*node.args, *(word.value for word in node.keywords)]
+
+
+def test_every_draw_names_its_type_and_has_a_key_of_ours():
+    """Types and keys that are JAX's defaults are those of the environment's settings."""
+    arguments = {"normal": 3, "uniform": 3, "randint": 5}
+    for module in modules():
+        for function, given in calls_in(module):
+            name = function.removeprefix("jax.random.")
+            if function != name and name in arguments:
+                assert len(given) >= arguments[name], f"{module}: {name} without a type"
+            if module != "teachers.component":  # whose key stands for none
+                assert function not in ("jax.random.key", "jax.random.PRNGKey"), f"{module}: use sid_jax.sid.key_of"
+
+
+def test_every_command_is_started_before_its_imports():
+    commands = [module for module in modules() if room_of(module) and ROOMS[room_of(module)] == 9]
+    for module in [*commands, "digits.pairs.__main__"]:
+        first = ast.parse(modules()[module].read_text()).body[1]
+        assert isinstance(first, ast.If) and f"start('sid_jax.{module}'" in ast.unparse(first), module
+
+
 IMPORT_ALL = """
 import importlib, logging, os, sys
 
