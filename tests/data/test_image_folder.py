@@ -68,6 +68,9 @@ def test_only_a_line_feed_ends_a_line(opened, character, end):
         (lines({"file_name": "x" * 5000, "text": "x"}), "no image can have the name"),
         (lines({"file_name": "x/" * 2500, "text": "x"}), "no image can have the name"),
         (lines({"file_name": "", "text": "x"}), "no image can have the name"),
+        (lines({"file_name": "..", "text": "x"}), "is outside the folder"),
+        (lines({"file_name": "out/..", "text": "x"}), "is outside the folder"),
+        (lines({"file_name": "link.png", "text": "x"}), "is outside the folder"),
         (lines({"file_name": "loop/x", "text": "x"}), "is outside the folder"),
         (lines({"file_name": "out/x", "text": "x"}), "is outside the folder"),
         (b" " * 2**20 + b" ", "line 2 is too large: at most 1048576 bytes are read"),
@@ -75,6 +78,7 @@ def test_only_a_line_feed_ends_a_line(opened, character, end):
 )
 def test_a_line_of_a_stranger_is_refused_in_one(opened, tmp_path, line, problem):
     (tmp_path / "out").symlink_to(tmp_path.parent)
+    (tmp_path / "link.png").symlink_to(tmp_path.parent / "0.png")
     (tmp_path / "loop").symlink_to(tmp_path.parent / "loop", target_is_directory=True)
     with pytest.raises(UserError, match=problem) as caught:
         opened(lines({"file_name": "1.png", "text": "x"}) + line)

@@ -93,7 +93,8 @@ class ImageFolder:
             images.append(name)
             self._first.append(self._first[-1] + sum(1 for _ in group))
         self._images = Texts(images)
-        absent = [] if is_remote(metadata) else [name for name in images if not os.path.exists(self._folder / name)]
+        folder = "" if is_remote(metadata) else os.fspath(self._folder)
+        absent = [name for name in images if folder and not os.path.exists(f"{folder}/{name}")]
         if images and len(absent) == len(images):
             raise UserError(f"{metadata}: none of its {len(images)} images is there, such as {shown(absent[0])}")
         if absent:
@@ -105,7 +106,7 @@ class ImageFolder:
 
 def _records(metadata: epath.Path) -> Iterator[tuple[str, tuple[str, ...]]]:
     """The name of an image and its captions, for each line of a `metadata.jsonl`."""
-    root = None if is_remote(metadata) else os.path.realpath(metadata.parent)
+    folder = None if is_remote(metadata) else _RealFolder(metadata.parent)
     for number, line in read_lines(metadata, MOST_CAPTION):
         if not line.strip():
             continue
@@ -121,7 +122,7 @@ def _records(metadata: epath.Path) -> Iterator[tuple[str, tuple[str, ...]]]:
             raise UserError(f'{where}: needs the strings "file_name" and "text": {text!r} ({reason})') from None
         if not _is_a_name(name):
             raise UserError(f"{where}: no image can have the name {shown(name)!r}")
-        if not _is_inside(root, name):
+        if not (folder.holds(name) if folder else not name.startswith("/") and ".." not in name.split("/")):
             raise UserError(f"{where}: {shown(name)!r} is outside the folder")
         yield name, captions
 
@@ -135,11 +136,22 @@ def _is_a_name(name: str) -> bool:
     return b"\0" not in encoded and bool(encoded) and longest <= _LONGEST_NAME and len(encoded) < _LONGEST_PATH
 
 
-def _is_inside(root: str | None, name: str) -> bool:
-    """Whether a name leads to a file in a folder on a disk, given by its real path; or, without one, in a bucket."""
-    if root is None:
-        return not name.startswith("/") and ".." not in name.split("/")
-    return os.path.realpath(os.path.join(root, name)).startswith(os.path.join(root, ""))
+class _RealFolder:
+    """A folder on a disk, without links in its path."""
+
+    def __init__(self, folder: epath.Path) -> None:
+        self._root = os.path.realpath(folder)
+        self._real = {"": self._root}  # of a folder that images are in: looked up once, not for each of millions
+
+    def holds(self, name: str) -> bool:
+        """Whether a name relative to the folder leads to a place in it, links followed."""
+        parent, last = os.path.split(name)
+        if parent not in self._real:
+            self._real[parent] = os.path.realpath(os.path.join(self._root, parent))
+        path = os.path.join(self._real[parent], last)
+        if last in ("", ".", "..") or os.path.islink(path):
+            path = os.path.realpath(path)
+        return path.startswith(os.path.join(self._root, ""))
 
 
 def _images_with_texts(folder: epath.Path) -> list[str]:

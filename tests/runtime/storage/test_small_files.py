@@ -8,10 +8,11 @@ import subprocess
 import sys
 
 import pytest
+from etils import epath
 
 from sid_jax.errors import UserError
 from sid_jax.runtime.storage.json_files import MOST_NESTED, parse_json, read_json
-from sid_jax.runtime.storage.small_files import Unreadable, read_small_bytes, read_small_text, shown
+from sid_jax.runtime.storage.small_files import Unreadable, read_lines, read_small_bytes, read_small_text, shown
 
 
 def make_pipe(path):
@@ -98,6 +99,16 @@ def test_text_is_utf8_with_or_without_its_mark(tmp_path):
         read_small_text(tmp_path / "x")
 
 
+def test_lines_end_at_line_feeds(tmp_path):
+    (tmp_path / "x").write_bytes("a\u2028b\r\n\n\x0cc".encode())
+    assert list(read_lines(tmp_path / "x", 10)) == [(1, "a\u2028b\r".encode()), (2, b""), (3, b"\x0cc")]
+    with pytest.raises(Unreadable, match="line 1 is too large: at most 5 bytes are read"):
+        list(read_lines(tmp_path / "x", 5))
+    os.truncate(tmp_path / "x", 2**40)
+    with pytest.raises(Unreadable, match="line 3 is too large"):
+        list(read_lines(tmp_path / "x", 10))
+
+
 def test_json_of_one_line_errors():
     assert parse_json("[" * MOST_NESTED + "]" * MOST_NESTED, "x")
     assert parse_json(b'\xef\xbb\xbf{"lambda_min_clipped": -Infinity}', "x") == {"lambda_min_clipped": float("-inf")}
@@ -134,38 +145,23 @@ def test_very_deep_json_ends_no_interpreter():
     assert done.stdout.split() == ["refused"] * 3, done.stderr
 
 
-class Remote:
-    """A file in a bucket."""
+def test_files_in_buckets(bucket, monkeypatch):
+    file = epath.Path(f"{bucket}/x.json")
+    file.write_bytes(b'{"a": 1}')
+    assert read_json(file) == {"a": 1}
+    assert list(read_lines(file, 100)) == [(1, b'{"a": 1}')]
+    with pytest.raises(Unreadable, match=rf"^{file}: 8 bytes is too large: at most 2 are read$"):
+        read_small_bytes(file, 2)
+    with pytest.raises(Unreadable, match=r"y: no such file$") as caught:
+        read_small_bytes(f"{bucket}/y")
+    assert caught.value.missing
 
-    def __init__(self, content, error=None):
-        self.content, self.error = content, error
+    def refused(*arguments):
+        raise RuntimeError("401\nno token")  # gcsfs raises exceptions of its own
 
-    def stat(self):
-        return type("Stat", (), {"length": len(self.content)})
-
-    @contextlib.contextmanager
-    def open(self, mode):
-        if self.error:
-            raise self.error
-        yield type("File", (), {"read": lambda _, most: self.content[:most]})()
-
-
-def test_files_in_buckets(monkeypatch):
-    from sid_jax.runtime.storage import small_files
-
-    def is_there(*arguments):
-        monkeypatch.setattr(small_files.epath, "Path", lambda path: Remote(*arguments))
-
-    is_there(b"abc")
-    assert read_small_bytes("gs://b/x") == b"abc"
-    with pytest.raises(Unreadable, match=r"^gs://b/x: 3 bytes is too large: at most 2 are read$"):
-        read_small_bytes("gs://b/x", 2)
-    is_there(b"", FileNotFoundError())
-    with pytest.raises(Unreadable, match=r"^gs://b/x: no such file$"):
-        read_small_bytes("gs://b/x")
-    is_there(b"", RuntimeError("401\nno token"))  # such as gcsfs raises
-    with pytest.raises(Unreadable, match=r"^gs://b/x: cannot be read \(RuntimeError: 401 no token\)$"):
-        read_small_bytes("gs://b/x")
+    monkeypatch.setattr(type(file), "stat", refused)
+    with pytest.raises(Unreadable, match=r"x\.json: cannot be read \(RuntimeError: 401 no token\)$"):
+        read_small_bytes(file)
 
 
 def test_a_path_in_a_message_is_one_short_line():
