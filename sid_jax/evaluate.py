@@ -28,12 +28,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     """The command."""
     parser = command_line.Parser("python -m sid_jax.evaluate", __doc__, EPILOG)
     source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--run", metavar="DIR", help="the folder of a run")
+    source.add_argument("--run", metavar="DIR", help="the folder of a run: its newest checkpoint")
     source.add_argument("--model", metavar="FOLDER", help="a folder that sid_jax.export wrote")
+    command_line.add_step(parser)
     parser.add_argument("--samples", metavar="N", type=int, help="images of each (default: what the run's config says)")
     parser.add_argument("--json", metavar="FILE", help="write the table here too")
     arguments = parser.parse_args(argv)
-    student = open_run(arguments.run) if arguments.run else open_model(arguments.model).student
+    if arguments.step is not None and not arguments.run:
+        raise UserError("--step is of a run's checkpoints: give it with --run, not with --model")
+    student = open_run(arguments.run, step=arguments.step) if arguments.run else open_model(arguments.model).student
     if student is None:
         raise UserError(f"{arguments.model} is not a student that sid_jax.export wrote: there is none to measure")
     samples = student.config.evaluate.samples if arguments.samples is None else arguments.samples

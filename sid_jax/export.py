@@ -15,17 +15,19 @@ EPILOG = """\
 The folder has the student's UNet (the moving average, float32), the teacher's other networks and tokenizers, and a
 scheduler under which PyTorch's diffusers makes the pictures of sid_jax.sample; its README.md shows how to use it.
 
-example:
-  python -m sid_jax.export --run runs/digits_1step --out exported"""
+examples:
+  python -m sid_jax.export --run runs/digits_1step --out exported
+  python -m sid_jax.export --run runs/digits_1step --step 800 --out exported_800"""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The command."""
     parser = command_line.Parser("python -m sid_jax.export", __doc__, EPILOG)
     parser.add_argument("--run", metavar="DIR", required=True, help="the folder of a run: its newest checkpoint")
+    command_line.add_step(parser)
     parser.add_argument("--out", metavar="FOLDER", required=True, help="the folder to write")
     parser.add_argument("--overwrite", action="store_true", help="replace a pipeline that export did not write")
     arguments = parser.parse_args(argv)
-    student = open_run(arguments.run)
+    student = open_run(arguments.run, step=arguments.step)
     export(student, arguments.out, overwrite=arguments.overwrite)
     print(f"wrote {arguments.out}; its README.md shows how to open it in PyTorch")

@@ -46,6 +46,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--run", metavar="DIR", help="the folder of a run: its newest checkpoint")
     source.add_argument("--model", metavar="FOLDER", help="an exported folder, or a teacher's folder or hub id")
+    command_line.add_step(parser)
     wanted = parser.add_mutually_exclusive_group(required=True)
     wanted.add_argument("--prompts", dest="asked", metavar="TEXT_OR_FILE", help="a prompt, or a file with one a line")
     wanted.add_argument("--classes", dest="asked", metavar="CLASSES", help="labels and ranges of them: 0-9, or 1,3")
@@ -129,8 +130,10 @@ class _Repeated(Sequence[Any]):
 def _open(arguments: argparse.Namespace) -> Model:
     """The model that the flags name, with all parameters that sampling takes."""
     if not arguments.run:
+        if arguments.step is not None:
+            raise UserError("--step is of a run's checkpoints: give it with --run; how many steps to take is --steps")
         return open_model(arguments.model)
-    student = open_run(arguments.run, "conditions", "space")
+    student = open_run(arguments.run, "conditions", "space", step=arguments.step)
     return Model(student.teacher, student)
 
 

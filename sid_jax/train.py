@@ -44,6 +44,7 @@ from sid_jax.runtime.run.progress import Progress
 from sid_jax.runtime.run.resume import check_same_form, check_same_training
 from sid_jax.runtime.run.retention import Keep
 from sid_jax.runtime.run.saving import Saving, SavingPolicy
+from sid_jax.runtime.run.trial import try_checkpoints
 from sid_jax.runtime.run.window import Window
 from sid_jax.sid import Frozen, TrainState, jit_train_step
 from sid_jax.teachers.conditions import Asked
@@ -131,6 +132,7 @@ def train(config: ConfigDict, workdir: str, force: bool = False, profile: str = 
     with contextlib.ExitStack() as closing:
         preemption = closing.enter_context(watching())
         checkpoints = closing.enter_context(Checkpoints(folder / "checkpoints", Keep.from_config(resolved)))
+        try_checkpoints(checkpoints.folder)
         if checkpoints.latest() is None:
             state, base = first_state(teacher, settings.optimizer, stored, mesh)
             window = Window(config.batch)
@@ -201,6 +203,7 @@ def train(config: ConfigDict, workdir: str, force: bool = False, profile: str = 
         student = Student(teacher, state.ema, few_step, config, step)
         del state, frozen, base  # room for the teacher in float32
         found = evaluate(student, metric, config.evaluate.samples, mesh)
+        checkpoints.check_there()
         if processes.is_first():
             report(found, folder)
     say(f"done: {summary(step, config, folder, began)}")

@@ -22,6 +22,7 @@ from sid_jax.errors import UserError
 from sid_jax.runtime.storage.folders import appearing
 from sid_jax.runtime.storage.json_files import read_json
 from sid_jax.runtime.storage.small_files import open_regular
+from sid_jax.runtime.storage.sizes import sizes
 
 ABOUT = "about.json"
 
@@ -90,7 +91,8 @@ def write_embeddings(folder: Path, batches: Iterable[dict[str, Any]], row_bytes:
         with appearing(folder) as new:
             free, need = shutil.disk_usage(new).free, row_bytes * rows
             if need > free:
-                raise UserError(f"{folder}: embeddings of {rows} prompts need {_gb(need)}, {_gb(free)} are free there")
+                needed, there = sizes(need, free)
+                raise UserError(f"{folder}: embeddings of {rows} prompts need {needed}, {there} are free there")
             _write(new, batches)
     except OSError as error:
         raise UserError(f"{folder}: embeddings can't be written ({error.strerror or error})") from error
@@ -124,7 +126,3 @@ def _described(folder: Path, name: str, described: Any) -> tuple[np.dtype[Any], 
     except (ValueError, TypeError) as error:
         raise UserError(f"{folder / ABOUT}: {name!r} is no array") from error
     return dtype, tuple(shape)
-
-
-def _gb(count: int) -> str:
-    return f"{count / 1e9:.1f} GB"

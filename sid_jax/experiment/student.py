@@ -45,11 +45,16 @@ class Model(NamedTuple):
     student: Student | None
 
 
-def open_run(workdir: str, *parts: str) -> Student:
-    """The student of the newest checkpoint of a run; of its teacher, these parts have parameters.
+def open_run(workdir: str, *parts: str, step: int | None = None) -> Student:
+    """The student of a checkpoint of a run; of its teacher, these parts have parameters.
+
+    Args:
+      workdir: the run's folder.
+      *parts: of the teacher.
+      step: the update whose checkpoint is read; None: the newest that can be read.
 
     Raises:
-      UserError: it is not the folder of a run, or has no checkpoint that can be read.
+      UserError: it is not the folder of a run, or has no checkpoint that can be read, or none of that update.
     """
     folder = Path(workdir)
     if not (folder / "config.json").is_file():
@@ -57,14 +62,14 @@ def open_run(workdir: str, *parts: str) -> Student:
     if not (folder / "checkpoints").is_dir():
         raise UserError(f"{workdir} has no checkpoint yet: the first is written after checkpoint_every updates")
     config = _config_of((folder / "config.json").read_text())
-    teacher = open_teacher(config, *parts)
-    device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    abstract = jax.tree.map(
-        lambda p: jax.ShapeDtypeStruct(p.shape, jnp.float32, sharding=device), teacher.denoiser.params
-    )
-    checkpoints = Checkpoints(folder / "checkpoints", read_only=True)
-    restored = checkpoints.restore({"ema": abstract}, partial=True)
-    checkpoints.close()
+    with Checkpoints(folder / "checkpoints", read_only=True) as checkpoints:
+        checkpoints.check_step(step)  # before the teacher is read, which takes long
+        teacher = open_teacher(config, *parts)
+        device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+        abstract = jax.tree.map(
+            lambda p: jax.ShapeDtypeStruct(p.shape, jnp.float32, sharding=device), teacher.denoiser.params
+        )
+        restored = checkpoints.restore({"ema": abstract}, partial=True, step=step)
     return Student(teacher, restored.state["ema"], few_step_of(config, teacher.process), config, restored.step)
 
 

@@ -70,6 +70,14 @@ class _Formatter(argparse.RawDescriptionHelpFormatter):
         super().__init__(prog, max_help_position=32, width=110)
 
 
+def add_step(parser: argparse.ArgumentParser) -> None:
+    """Adds `--step`, which chooses a checkpoint of the run that `--run` names."""
+    parser.add_argument(
+        "--step", metavar="N", type=int,
+        help="the checkpoint of update N of the run (default: the newest; keep_best and keep_every keep others)",
+    )  # fmt: skip
+
+
 def parse_with_config(
     parser: Parser, argv: Sequence[str] | None, schema: config_file.Schema
 ) -> tuple[argparse.Namespace, ConfigDict]:

@@ -4,21 +4,23 @@ import contextlib
 import functools
 import logging
 import os
-import re
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import jax
 import orbax.checkpoint as ocp
-from orbax.checkpoint.checkpoint_managers import PolicyCheckpointInfo, PreservationContext, PreservationPolicy
 
 from sid_jax.errors import UserError
 from sid_jax.runtime.devices import processes
 from sid_jax.runtime.devices.preemption import Preempted
 from sid_jax.runtime.run import manifest
+from sid_jax.runtime.run.completion import Completion
+from sid_jax.runtime.run.presence import Presence
+from sid_jax.runtime.run.readback import Readback, json_object
 from sid_jax.runtime.run.retention import Keep
+from sid_jax.runtime.run.saving_errors import UnreadableError, no_traceback_of_orbax, on_all, one_line
+from sid_jax.runtime.run.state_item import StateHandler, StateRestore, StateSave, check_name
 from sid_jax.runtime.storage.files import absolute
 
 _SECONDS = 900  # a save that takes longer, on any process, has failed
@@ -51,10 +53,6 @@ class SaveError(Exception):
     """A checkpoint was not written; the message is one line. Earlier ones are as they were, and saving can go on."""
 
 
-class _UnreadableError(Exception):
-    """A checkpoint can't be read; the message is the reason, in one line."""
-
-
 class Checkpoints:
     """The checkpoints of a run, in `folder/<step>`.
 
@@ -70,16 +68,18 @@ class Checkpoints:
 
     def __init__(self, folder: os.PathLike | str, keep: Keep | int = 2, read_only: bool = False) -> None:
         self.folder = absolute(folder)  # Orbax takes no relative path
+        check_name(self.folder)
         self._keep = Keep(keep) if isinstance(keep, int) else keep
         self._read_only = read_only
         self._values: dict[int, float] = {}  # step to value of the metric that the best are kept by
-        self._saving: int | None = None
-        self._began = self._ended = 0.0
-        logging.getLogger("absl").addFilter(_no_traceback_of_orbax)
-        self._manager = self._open()
-        for step in self._manager.all_steps() if self._keep.best and not read_only else ():
+        self._saving: Completion | None = None
+        logging.getLogger("absl").addFilter(no_traceback_of_orbax)
+        self._manager = self._open(create=not read_only)
+        self._presence = Presence(self.folder)
+        self._steps = sorted(self._manager.all_steps())
+        for step in self._steps if self._keep.best and not read_only else ():
             with contextlib.suppress(Exception):  # a damaged checkpoint has no value
-                self._remember(step, self._read_json(step, "metrics"))
+                self._remember(step, json_object(self.folder / str(step), "metrics"))
 
     def save(
         self,
@@ -102,48 +102,64 @@ class Checkpoints:
 
         Raises:
           SaveError: the checkpoint can't be written, as far as that is known by now.
+          UserError: the folder was removed.
         """
         if step == self.latest():
             return
+        self.check_there()
+        items = {"data": dict(data_position), "config": dict(config), "metrics": dict(metrics or {})}
         self._remember(step, metrics or {})
-        self._saving, self._began, self._ended = step, time.perf_counter(), 0.0
+        saving = self._saving = Completion(step)
+        self._steps.append(step)
         with self._reporting():
+            readback = Readback(state, items) if processes.is_first() else None
             self._manager.save(
                 step,
                 args=ocp.args.Composite(
-                    state=ocp.args.PyTreeSave(state),
-                    data=ocp.args.JsonSave(dict(data_position)),
-                    config=ocp.args.JsonSave(dict(config)),
-                    metrics=ocp.args.JsonSave(dict(metrics or {})),
+                    state=StateSave(state),
                     manifest=manifest.ManifestSave(),
+                    **{name: ocp.args.JsonSave(value) for name, value in items.items()},
                 ),
                 force=True,
             )
+            saving.begin(functools.partial(self._complete, step, readback))
 
     def wait(self) -> float | None:
-        """Waits until the checkpoint that was saved last is complete.
+        """Waits until the checkpoint that was saved last is complete and was read back; then those are deleted that go.
 
         Returns:
           how many seconds saving it took; None if nothing was being saved.
 
         Raises:
-          SaveError: it could not be written.
+          SaveError: it could not be written, or what was written can't be read.
+          UserError: the folder was removed.
         """
         if self._saving is None:
+            self.check_there()
             return None
+        saving = self._saving
         with self._reporting():
-            self._manager.wait_until_finished()
+            on_all(saving.result)
+            kept = self._keep.kept(self._steps, self._values)
+            for step in [step for step in self._steps if step not in kept]:
+                self._steps.remove(step)
+                self._values.pop(step, None)
+                self._manager.delete(step)
         self._saving = None
-        return (self._ended or time.perf_counter()) - self._began
+        return saving.seconds
 
     @property
     def saving(self) -> bool:
-        """Whether a checkpoint is being written at this moment, so that `wait` would wait."""
-        return self._saving is not None and self._manager.is_saving_in_progress()
+        """Whether a checkpoint is being written or read back at this moment, so that `wait` would wait."""
+        return self._saving is not None and not self._saving.done
+
+    def steps(self) -> list[int]:
+        """The steps of all checkpoints, the earliest first."""
+        return list(self._steps)
 
     def latest(self) -> int | None:
         """The step of the newest checkpoint, which may be the one that is being saved; None if there is none."""
-        return self._manager.latest_step()
+        return self._steps[-1] if self._steps else None
 
     def config(self) -> dict[str, Any]:
         """The config of the newest checkpoint whose config can be read, as JSON has it.
@@ -151,7 +167,8 @@ class Checkpoints:
         Raises:
           UserError: there is none.
         """
-        return self._newest_readable("config", lambda step: self._read_json(step, "config"))[0]
+        read = functools.partial(self._read_json, item="config")
+        return self._newest_readable("config", self._steps, read)[0]
 
     def state_names(self) -> set[str] | None:
         """What the state of the newest checkpoint is made of, by the names of its fields.
@@ -160,12 +177,12 @@ class Checkpoints:
         """
         folder = self.folder / str(self.latest()) / "state"
         try:
-            return _on_all(lambda: set(ocp.PyTreeCheckpointHandler().metadata(folder).tree))
-        except _UnreadableError:
+            return on_all(lambda: set(StateHandler().metadata(folder).tree))
+        except UnreadableError:
             return None
 
-    def restore(self, abstract_state: Any, partial: bool = False) -> Restored:
-        """The newest checkpoint that can be read.
+    def restore(self, abstract_state: Any, partial: bool = False, step: int | None = None) -> Restored:
+        """The newest checkpoint that can be read, or that of one step.
 
         A newer one that can't be read is reported through logging, and moved to `unreadable-<step>` so that the run can
         save that step again.
@@ -173,20 +190,47 @@ class Checkpoints:
         Args:
           abstract_state: `abstract(state)`, or ShapeDtypeStructs with the shardings to restore with.
           partial: `abstract_state` is a part of the saved tree (such as `{"ema": ...}`), and only that is read.
+          step: the step whose checkpoint is read, and no other; None: the newest.
 
         Raises:
-          UserError: none of the checkpoints can be read, or there is none.
+          UserError: none of the checkpoints can be read, or there is none; or not that of the step.
         """
-        restored, failures = self._newest_readable("", lambda step: self._restore_step(step, abstract_state, partial))
+        self.check_step(step)
+        steps = self._steps if step is None else [step]
+        read = functools.partial(self._restore_step, abstract_state=abstract_state, partial=partial)
+        restored, failures = self._newest_readable("", steps, read)
         self._move_aside(failures)
         return restored
 
+    def check_there(self) -> None:
+        """Notices that the folder was removed; all processes call this together.
+
+        Raises:
+          UserError: it was removed or moved, or made anew.
+        """
+        if not self._read_only and processes.gather(self._presence.lost()).any():
+            raise UserError(
+                f"{self.folder} was removed or moved while the run went on, and nothing can be saved there: what was "
+                "trained since is lost; begin anew, or put the folder back and run the same command again"
+            )
+
+    def check_step(self, step: int | None) -> None:
+        """Refuses a step that has no checkpoint; None is the newest, whichever that is.
+
+        Raises:
+          UserError: it has none; the message lists those that have.
+        """
+        if step is not None and step not in self._steps:
+            there = f"there are those of {', '.join(map(str, self._steps))}" if self._steps else "there is none"
+            raise UserError(f"{self.folder} has no checkpoint of update {step}: {there}")
+
     def close(self) -> None:
         """Waits, and ends the background threads; reports through logging what could not be written."""
-        try:
-            self.wait()
-        except SaveError as error:
-            _log.warning("%s", error)
+        if self._saving is not None:
+            try:
+                self.wait()
+            except (SaveError, UserError) as error:
+                _log.warning("%s", error)
         self._manager.close()
 
     def __enter__(self) -> "Checkpoints":
@@ -197,20 +241,18 @@ class Checkpoints:
         if kind is None or jax.process_count() == 1 or issubclass(kind, UserError | Preempted):
             self.close()
 
-    def _open(self) -> ocp.CheckpointManager:
-        def ended() -> None:
-            self._ended = time.perf_counter()
-
+    def _open(self, create: bool = False) -> ocp.CheckpointManager:
         return ocp.CheckpointManager(
             self.folder,
             options=ocp.CheckpointManagerOptions(
-                preservation_policy=_Policy(self._keep, self._values),
-                create=not self._read_only,
+                max_to_keep=None,  # `wait` deletes, when the newest was read back
+                create=create,
                 cleanup_tmp_directories=not self._read_only,
-                async_options=ocp.options.AsyncOptions(timeout_secs=_SECONDS, post_finalization_callback=ended),
+                async_options=ocp.options.AsyncOptions(timeout_secs=_SECONDS),
+                lightweight_initialize=True,  # else Orbax reads each checkpoint's `metrics`, which may be damaged
             ),
             item_handlers={
-                "state": ocp.PyTreeCheckpointHandler(),
+                "state": StateHandler(),
                 "data": ocp.JsonCheckpointHandler(),
                 "config": ocp.JsonCheckpointHandler(),
                 "metrics": ocp.JsonCheckpointHandler(),
@@ -218,39 +260,60 @@ class Checkpoints:
             },
         )
 
+    def _complete(self, step: int, readback: Readback | None) -> None:
+        """Returns when a checkpoint is on the disk and was read back, which one process does for all."""
+        self._manager.wait_until_finished()
+        if readback is not None:
+            try:
+                readback.check(self.folder / str(step))
+            except Exception as error:
+                raise UnreadableError(f"what was written can't be read back: {one_line(error)}") from error
+
     @contextlib.contextmanager
     def _reporting(self) -> Iterator[None]:
         """A context in which any error is one of saving: it becomes a SaveError, and what was written is removed."""
         try:
             yield
         except Exception as error:
-            step, self._saving = self._saving, None
-            if step is not None:
-                self._values.pop(step, None)
+            saving, self._saving = self._saving, None
+            step = saving.step if saving else None
             with contextlib.suppress(Exception):
                 self._manager.close()
+            self.check_there()
+            if step is not None:
+                self._values.pop(step, None)
+                self._remove(step)
             self._manager = self._open()
+            self._steps = sorted(self._manager.all_steps())
             newest = self.latest()
             so_far = "there is none yet" if newest is None else f"the newest is of update {newest}"
-            message = f"the checkpoint of update {step} can't be written: {_one_line(error)}; {so_far}"
+            message = f"the checkpoint of update {step} can't be written: {one_line(error)}; {so_far}"
             raise SaveError(message) from error
 
-    def _newest_readable(self, item: str, read: Callable[[int], _T]) -> tuple[_T, dict[int, str]]:
+    def _remove(self, step: int) -> None:
+        """Removes a checkpoint that is complete and can't be read, so that its step can be saved again."""
+        if processes.is_first():
+            with contextlib.suppress(OSError):
+                (self.folder / str(step)).rmtree(missing_ok=True)
+        processes.wait_for_all("a checkpoint that can't be read is removed")
+
+    def _newest_readable(self, item: str, steps: Sequence[int], read: Callable[[int], _T]) -> tuple[_T, dict[int, str]]:
         """What `read` returns for the newest step for which it does not fail, and why it failed for each later step.
 
         Args:
           item: the item that `read` reads, which is compared with the manifest before; "": all of them.
+          steps: those that may be read.
           read: a function of the step.
 
         Raises:
           UserError: it fails for each step.
         """
         failures: dict[int, str] = {}
-        for step in sorted(self._manager.all_steps(), reverse=True):
+        for step in sorted(steps, reverse=True):
             try:
-                _on_all(functools.partial(self._verify, step, item))
-                return _on_all(functools.partial(read, step)), failures
-            except _UnreadableError as reason:
+                on_all(functools.partial(self._verify, step, item))
+                return on_all(functools.partial(read, step)), failures
+            except UnreadableError as reason:
                 failures[step] = str(reason)
                 _log.warning("checkpoint %s can't be read: %s", self.folder / str(step), reason)
         reasons = "; ".join(f"{step}: {reason}" for step, reason in failures.items())
@@ -265,14 +328,11 @@ class Checkpoints:
         read = self._manager.restore(
             step,
             args=ocp.args.Composite(
-                state=ocp.args.PyTreeRestore(
+                state=StateRestore(
                     abstract_state,
                     restore_args=ocp.checkpoint_utils.construct_restore_args(abstract_state),
                     partial_restore=partial,
-                ),
-                data=ocp.args.JsonRestore(),
-                config=ocp.args.JsonRestore(),
-                metrics=ocp.args.JsonRestore(),
+                )
             ),
         )
         lacking = [
@@ -282,14 +342,12 @@ class Checkpoints:
         ]
         if lacking:  # in a partial restore Orbax returns the ShapeDtypeStruct of a leaf that it does not find
             raise KeyError(f"it lacks {', '.join(lacking)}")
-        return Restored(step, read["state"], read["data"], read["config"], read["metrics"])
+        data, config, metrics = (self._read_json(step, item) for item in ("data", "config", "metrics"))
+        return Restored(step, read["state"], data, config, metrics)
 
     def _read_json(self, step: int, item: str) -> dict[str, Any]:
         """An item of a checkpoint that is a JSON object."""
-        value = self._manager.restore(step, args=ocp.args.Composite(**{item: ocp.args.JsonRestore()}))[item]
-        if not isinstance(value, dict):
-            raise ValueError(f"its {item} is no JSON object")
-        return value
+        return json_object(self.folder / str(step), item)
 
     def _remember(self, step: int, metrics: Mapping[str, Any]) -> None:
         """Notes the value that the best checkpoints are kept by, if the step has one."""
@@ -308,21 +366,9 @@ class Checkpoints:
                 (self.folder / str(step)).rename(aside)
                 _log.warning("moved to %s; the run goes on from an earlier step", aside)
         processes.wait_for_all("unreadable checkpoints are moved")
-        self._manager.reload()
-
-
-class _Policy(PreservationPolicy):
-    """`Keep` in the form that Orbax asks for."""
-
-    def __init__(self, keep: Keep, values: Mapping[int, float]) -> None:
-        self._keep, self._values = keep, values
-
-    def should_preserve(
-        self, checkpoints: Sequence[PolicyCheckpointInfo], *, context: PreservationContext
-    ) -> list[bool]:
-        """Whether each checkpoint stays."""
-        kept = self._keep.kept([checkpoint.step for checkpoint in checkpoints], self._values)
-        return [checkpoint.step in kept for checkpoint in checkpoints]
+        self._manager.close()
+        self._manager = self._open()
+        self._steps = sorted(self._manager.all_steps())
 
 
 def abstract(state: Any, shardings: Any = None) -> Any:
@@ -337,36 +383,3 @@ def abstract(state: Any, shardings: Any = None) -> Any:
     return jax.tree.map(
         lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), state, shardings
     )
-
-
-def _on_all(function: Callable[[], _T]) -> _T:
-    """The function's result; all processes call this together.
-
-    Raises:
-      _UnreadableError: the function fails, here or on another process.
-    """
-    failure: Exception | None = None
-    try:
-        result = function()
-    except Exception as error:
-        failure = error
-    if processes.gather(failure is not None).any():
-        reason = _one_line(failure) if failure else "another process can't read it"
-        raise _UnreadableError(reason) from failure
-    return result
-
-
-def _one_line(error: Exception) -> str:
-    """What went wrong. Of an error of the operating system, which TensorStore wraps in many words, only its name."""
-    text = " ".join(str(error).split())
-    code = re.search(r"os_error_code='(\d+)'", text)
-    if code:
-        return os.strerror(int(code[1]))
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    return f"{type(error).__name__}: {text[:300]}"
-
-
-def _no_traceback_of_orbax(record: logging.LogRecord) -> bool:
-    """False for Orbax's tracebacks of errors: it logs each several times, and raises the error, which we report."""
-    return not (record.exc_info and "orbax" in record.pathname)

@@ -17,6 +17,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 
 from sid_jax.runtime.storage.files import is_remote
+from sid_jax.runtime.storage.small_files import Unreadable, read_small_bytes
 
 ITEM = "manifest"
 _FILE = "metadata"
@@ -65,21 +66,23 @@ def verify(checkpoint: os.PathLike | str, item: str = "") -> None:
     """
     folder = epath.Path(checkpoint)
     try:
-        expected = json.loads((folder / ITEM / _FILE).read_text())
-        wanted = {name: tuple(entry) for name, entry in expected.items() if name.startswith(item)}
-    except FileNotFoundError:
-        raise ValueError("it has no manifest") from None
-    except (ValueError, TypeError, AttributeError):
+        expected = json.loads(read_small_bytes(folder / ITEM / _FILE))
+        wanted = {name: (int(entry[0]), *entry[1:]) for name, entry in expected.items() if name.startswith(item)}
+    except Unreadable as error:
+        raise ValueError("it has no manifest" if error.missing else f"its manifest {error.reason}") from None
+    except (ValueError, TypeError, AttributeError, IndexError, RecursionError):
         wanted = {}
     if not wanted:
         raise ValueError("its manifest is damaged")
     missing = sorted(name for name in wanted if not (folder / name).is_file())
     if missing:
         raise ValueError(f"{len(missing)} of its {len(wanted)} files are missing, such as {missing[0]}")
+    for name, entry in wanted.items():  # before the sums, since a file may have become very large
+        size = (folder / name).stat().length
+        if size != entry[0]:
+            raise ValueError(f"{name} has {size} bytes and not {entry[0]}")
     found = _describe(folder, [folder / name for name in wanted])
     for name, entry in wanted.items():
-        if found[name][0] != entry[0]:
-            raise ValueError(f"{name} has {found[name][0]} bytes and not {entry[0]}")
         if found[name] != entry:
             raise ValueError(f"{name} is not what was written: its checksum is another")
 

@@ -1,7 +1,9 @@
 """Files that a reader finds whole or not at all, on a disk or in a bucket."""
 
+import contextlib
 import importlib.util
 import os
+from collections.abc import Iterator
 
 from etils import epath
 
@@ -30,12 +32,24 @@ def write_whole(path: os.PathLike | str, data: bytes | str) -> None:
     """Writes a file of which a reader, meanwhile or after a crash, finds the old content or the new one."""
     file = epath.Path(path)
     data = data.encode() if isinstance(data, str) else data
-    if is_remote(path):
-        file.write_bytes(data)
-        return
-    partial = file.with_name(f".{file.name}.partial")
-    partial.write_bytes(data)
-    partial.replace(file)
+    with naming(path):
+        if is_remote(path):
+            file.write_bytes(data)
+            return
+        partial = file.with_name(f".{file.name}.partial")
+        partial.write_bytes(data)
+        partial.replace(file)
+
+
+@contextlib.contextmanager
+def naming(path: os.PathLike | str) -> Iterator[None]:
+    """A context in which an error of the operating system that names no file names this one, as one of a full disk."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = os.fspath(path)
+        raise
 
 
 def refuse_links_out(folder: epath.Path) -> None:

@@ -8,6 +8,8 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from sid_jax.runtime.storage.files import naming
+
 
 @contextlib.contextmanager
 def appearing(folder: Path) -> Iterator[Path]:
@@ -19,9 +21,10 @@ def appearing(folder: Path) -> Iterator[Path]:
     token = secrets.token_hex(4)
     new, old = (folder.with_name(f".{folder.name}.{token}.{suffix}") for suffix in ("partial", "replaced"))
     try:
-        _clear_up(folder)
-        new.mkdir(parents=True)
-        yield new
+        with naming(folder):
+            _clear_up(folder)
+            new.mkdir(parents=True)
+            yield new
         if folder.exists():
             os.rename(folder, old)
         os.rename(new, folder)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sid_jax.errors import UserError
+from sid_jax.runtime.storage.files import naming
 from sid_jax.runtime.storage.impostors import FIRST_BYTES, what_it_is
 from sid_jax.runtime.storage.small_files import MOST_BYTES, read_small_bytes, shown
 
@@ -59,7 +60,8 @@ def parse_json(text: bytes | str, where: str) -> Any:
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
     """Writes `to_text(value)` to a file on a disk."""
-    path.write_text(to_text(value), encoding="utf-8")
+    with naming(path):
+        path.write_text(to_text(value), encoding="utf-8")
 
 
 def to_text(value: Mapping[str, Any]) -> str:

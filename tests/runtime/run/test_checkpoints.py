@@ -1,6 +1,10 @@
 import functools
 import gc
+import json
 import logging
+import os
+import shutil
+import zlib
 from pathlib import Path
 
 import jax
@@ -9,9 +13,10 @@ import numpy as np
 import pytest
 
 from sid_jax.errors import UserError
-from sid_jax.runtime.run import manifest
+from sid_jax.runtime.run import manifest, readback
 from sid_jax.runtime.run.checkpoints import Checkpoints, SaveError, abstract
 from sid_jax.runtime.run.retention import Keep
+from sid_jax.runtime.run.trial import try_checkpoints
 
 # When a leaf can't be read, Orbax drops the reads of the others, and they complain when they are collected.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -244,3 +249,177 @@ def test_what_cannot_be_written_leaves_the_earlier_ones_and_saving_goes_on(open_
     save_steps(checkpoints, state, 2)
     assert sorted(path.name for path in checkpoints.folder.iterdir()) == ["1", "2"]
     assert checkpoints.restore(abstract(state)).step == 2
+
+
+# Names that etils takes for patterns, and some that a shell or a URL would take for something else.
+ODD_NAMES = (
+    "run[1]",
+    "run[",
+    "star*",
+    "what?",
+    "[!a]",
+    "100%",
+    "a#b",
+    "a|b",
+    "x.orbax-checkpoint-tmp",
+    "new\nline",
+    "\u732b",
+)
+
+
+@pytest.mark.parametrize("name", ODD_NAMES)
+def test_below_a_folder_of_any_name(state, tmp_path, name):
+    (tmp_path / name).mkdir()
+    try_checkpoints(tmp_path / name)
+    assert list((tmp_path / name).iterdir()) == []
+    with Checkpoints(tmp_path / name) as checkpoints:
+        save_steps(checkpoints, state, 1)
+    with Checkpoints(tmp_path / name, read_only=True) as checkpoints:
+        assert equal_to_the_bit(checkpoints.restore(abstract(state)).state, state | {"step": jnp.int32(1)})
+
+
+def test_another_run_below_a_folder_that_matches_is_left_out(state, tmp_path):
+    for name, step in (("run2", 7), ("run*", 5)):
+        with Checkpoints(tmp_path / name) as checkpoints:
+            checkpoints.save(3, state | {"step": jnp.int32(step)}, {}, {})
+    with Checkpoints(tmp_path / "run*", read_only=True) as checkpoints:
+        assert checkpoints.restore(abstract(state)).state["step"] == 5
+
+
+@pytest.mark.parametrize(
+    "name, reason",
+    [("back\\slash", "a backslash in its path"), ("a.__lock", "ends with .__lock"), ("\udcff", "that are not UTF-8")],
+)
+def test_a_name_that_cannot_be_written_to_is_refused_and_nothing_is_made(tmp_path, name, reason):
+    with pytest.raises(UserError, match=reason) as caught:
+        Checkpoints(tmp_path / name / "checkpoints")
+    assert str(caught.value).isprintable()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_trial_that_fails_says_why_before_the_run(tmp_path, monkeypatch):
+    def fail(self, directory):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(manifest.ManifestHandler, "finalize", fail)
+    with pytest.raises(UserError, match=r"^checkpoints can't be written to .*: No space left on device$"):
+        try_checkpoints(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def leave_out(folder):
+    (folder / "state" / "manifest.ocdbt").unlink()
+
+
+def other_values(folder):
+    """Makes the checkpoint another one, which is whole."""
+    shutil.rmtree(folder)
+    with Checkpoints(folder.with_name("other")) as other:
+        other.save(1, {"step": jnp.int32(9), "w": jnp.ones(3)}, POSITION, CONFIG)
+    shutil.copytree(folder.with_name("other") / "1", folder)
+    shutil.rmtree(folder.with_name("other"))
+
+
+@pytest.mark.parametrize(
+    "damage, reason",
+    [
+        (truncate, "manifest is damaged"),
+        (lambda folder: truncate(folder / "state"), " bytes and not "),
+        (lambda folder: flip_a_bit(folder / "state"), "its checksum is another"),
+        (leave_out, "files are missing"),
+        (other_values, "step of its state is not what was saved"),
+        (shutil.rmtree, "it has no manifest"),
+    ],
+)
+def test_one_that_cannot_be_read_back_is_not_saved_and_the_earlier_ones_stay(tmp_path, monkeypatch, damage, reason):
+    saved = {"step": jnp.int32(1), "w": jnp.ones(3)}
+    check = readback.Readback.check
+
+    def broken(self, checkpoint):
+        damage(Path(checkpoint))
+        check(self, checkpoint)
+
+    with Checkpoints(tmp_path / "a", keep=1) as checkpoints:
+        checkpoints.save(1, saved, POSITION, CONFIG)
+        checkpoints.wait()
+        with monkeypatch.context() as patched:
+            patched.setattr(readback.Readback, "check", broken)
+            checkpoints.save(2, saved, POSITION, CONFIG)
+            with pytest.raises(SaveError, match=f"can't be read back: .*{reason}.*; the newest is of update 1$"):
+                checkpoints.wait()
+        assert checkpoints.steps() == [1]
+        assert checkpoints.restore(abstract(saved)).step == 1
+        checkpoints.save(2, saved, POSITION, CONFIG)
+        checkpoints.wait()
+        assert [path.name for path in checkpoints.folder.iterdir()] == ["2"]
+
+
+@pytest.mark.parametrize("item, file", [("metrics", "metrics"), ("config", "metadata"), ("data", "metadata")])
+@pytest.mark.parametrize(
+    "content", [b"{", b"[]", b"[" * 100_000, b"\xff{}", None], ids=["cut", "a list", "deep", "not UTF-8", "huge"]
+)
+@pytest.mark.parametrize("listed", [False, True])
+def test_an_item_that_is_no_json_object_is_damage(open_checkpoints, state, tmp_path, item, file, content, listed):
+    saved = {"step": state["step"]}
+    for step in (1, 2):
+        with Checkpoints(tmp_path / "checkpoints", keep=Keep(2, best=1, metric="fid")) as checkpoints:
+            checkpoints.save(step, saved, POSITION, CONFIG, {"values": {"fid": 1.0}})
+    checkpoint = tmp_path / "checkpoints" / "2"
+    if content is None:
+        os.truncate(checkpoint / item / file, 1 << 40)
+    else:
+        (checkpoint / item / file).write_bytes(content)
+    if listed:  # as if it had been saved so
+        about = json.loads((checkpoint / "manifest" / "metadata").read_text())
+        size, total = (checkpoint / item / file).stat().st_size, zlib.crc32(content) if content else 0
+        about[f"{item}/{file}"] = size, total
+        if content is None:
+            pytest.skip("sums of a terabyte")
+        (checkpoint / "manifest" / "metadata").write_text(json.dumps(about))
+    reader = open_checkpoints(read_only=True, keep=Keep(2, best=1, metric="fid"))
+    assert reader.restore(abstract(saved)).step == 1
+    with Checkpoints(tmp_path / "checkpoints", keep=Keep(2, best=1, metric="fid")) as checkpoints:
+        assert checkpoints.config() == CONFIG
+        assert checkpoints.restore(abstract(saved)).step == 1
+        assert checkpoints.steps() == [1]
+
+
+def test_the_checkpoint_of_a_step(open_checkpoints, state, tmp_path):
+    checkpoints = open_checkpoints(keep=3)
+    save_steps(checkpoints, state, 1, 2, 3)
+    assert checkpoints.steps() == [1, 2, 3]
+    reader = open_checkpoints(read_only=True)
+    assert reader.restore(abstract(state), step=2).state["step"] == 2
+    with pytest.raises(UserError, match=r"has no checkpoint of update 4: there are those of 1, 2, 3$"):
+        reader.restore(abstract(state), step=4)
+    truncate(tmp_path / "checkpoints" / "2" / "state")
+    with pytest.raises(UserError, match=r"no checkpoint in .* can be read \(2: "):
+        reader.restore(abstract(state), step=2)
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_a_folder_that_is_removed_ends_the_run(open_checkpoints, state, tmp_path, again):
+    checkpoints = open_checkpoints()
+    save_steps(checkpoints, state, 1)
+    shutil.move(tmp_path / "checkpoints", tmp_path / "elsewhere")
+    if again:
+        (tmp_path / "checkpoints").mkdir()
+    with pytest.raises(UserError, match=r"checkpoints was removed or moved while the run went on"):
+        checkpoints.save(2, state, POSITION, CONFIG)
+    with pytest.raises(UserError, match=r"was removed or moved"):
+        checkpoints.wait()
+    assert (tmp_path / "checkpoints").exists() == again
+
+
+def test_a_folder_that_is_removed_while_it_is_written_to_ends_the_run(open_checkpoints, state, tmp_path, monkeypatch):
+    checkpoints = open_checkpoints()
+    save_steps(checkpoints, state, 1)
+
+    def remove(self, directory):
+        shutil.rmtree(tmp_path / "checkpoints")
+
+    monkeypatch.setattr(manifest.ManifestHandler, "finalize", remove)
+    checkpoints.save(2, state, POSITION, CONFIG)
+    with pytest.raises(UserError, match=r"was removed or moved"):
+        checkpoints.wait()
+    assert not (tmp_path / "checkpoints").exists()

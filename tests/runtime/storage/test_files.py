@@ -5,6 +5,7 @@ from etils import epath
 
 from sid_jax.errors import UserError
 from sid_jax.runtime.storage.files import absolute, is_remote, refuse_links_out, write_whole
+from sid_jax.runtime.storage.json_files import write_json
 
 
 def test_a_file_is_replaced_as_a_whole(tmp_path, monkeypatch):
@@ -55,3 +56,15 @@ def test_links_that_lead_out_of_a_folder_are_refused(tmp_path, bucket):
         link.unlink()
     (tmp_path / "link").symlink_to(folder)  # what the user names may be one
     refuse_links_out(epath.Path(tmp_path / "link"))
+
+
+@pytest.mark.parametrize("write", [write_whole, lambda path, data: write_json(path, {"a": data})])
+def test_what_cannot_be_written_is_named(tmp_path, monkeypatch, write):
+    def fail(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(type(epath.Path(tmp_path)), "write_bytes", fail)
+    monkeypatch.setattr(type(tmp_path), "write_text", fail)
+    with pytest.raises(OSError) as caught:
+        write(tmp_path / "a", "text")
+    assert caught.value.filename == str(tmp_path / "a")
