@@ -11,6 +11,7 @@ from benchmarks.table import Row, so
 
 DAMAGES = ("a bit flipped", "cut short", "half of the files deleted")
 TRIALS = 20  # of each
+BROKEN = 3  # checkpoints of a run
 STRANGERS = 400
 
 
@@ -35,6 +36,36 @@ def damaged(runs: Runs, draw: random.Random, times: int) -> list[Row]:
             )
         )
     return rows
+
+
+def not_read_back(runs: Runs, draw: random.Random, times: int) -> list[Row]:
+    """Checkpoints that are damaged when Orbax has completed them, and before they are read back."""
+    counts = []
+    for how in DAMAGES:
+        workdir = runs.folder / "not-read-back"
+        shutil.rmtree(workdir, ignore_errors=True)
+        code = runs.start(workdir, before=lambda how=how: _damage_before_reading_back(how, draw)).wait()
+        said = (workdir / "run.log").read_text().count("what was written can't be read back")
+        counts.append(so(code == 0 and said == BROKEN and runs.same(workdir), "noticed"))
+    found = ", ".join(f"{how}: {count}" for how, count in zip(DAMAGES, counts, strict=True))
+    outcome = f"{found}; said in a line, the earlier ones kept; the runs ended equal to one that was not damaged"
+    lost = "the checkpoint, and no update"
+    return [Row("damaged before it is read back", f"{BROKEN} checkpoints of a run", 3 * BROKEN, outcome, lost)]
+
+
+def _damage_before_reading_back(how: str, draw: random.Random) -> None:
+    """Makes reading back find the first checkpoints of this process damaged."""
+    from sid_jax.runtime.run.readback import Readback
+
+    check, left = Readback.check, [BROKEN]
+
+    def broken(self: Readback, checkpoint: Any) -> None:
+        if left[0] and checkpoint.parent.name == "checkpoints":  # not that of the trial
+            left[0] -= 1
+            _damage(Path(checkpoint), draw, how)
+        check(self, checkpoint)
+
+    Readback.check = broken  # type: ignore[method-assign]
 
 
 def strangers(runs: Runs, draw: random.Random, times: int) -> list[Row]:

@@ -200,6 +200,44 @@ def full_disk(runs: Runs, draw: random.Random, times: int) -> list[Row]:
     return rows
 
 
+def odd_names(runs: Runs, draw: random.Random, times: int) -> list[Row]:
+    """Runs in folders whose names are patterns, that go on and are exported there, and in one that can't be written to."""
+    names, ended = ("run[1]", "run*", "what?", "100% a#b"), []
+    for name in names:
+        workdir = _fresh(runs, name)
+        process = runs.start(workdir)
+        process.until(lambda p=process: p.saved() >= EVERY)
+        process.send(signal.SIGKILL)
+        code = runs.start(workdir).wait()
+        out = runs.folder / "exported-odd"
+        shutil.rmtree(out, ignore_errors=True)
+        argv = [f"--run={workdir}", f"--step={UPDATES - EVERY}", f"--out={out}"]
+        exported = in_a_process(lambda argv=argv: command_line.run(export.main, argv))
+        ended.append(code == 0 and exported == 0 and runs.same(workdir))
+    process = runs.start(_fresh(runs, "back\\slash"))
+    refused = process.wait() == 2 and not process.step()
+    outcome = f"{_equal(all(ended))}, and exported; {so(refused, 'refused in a line before the first update')}"
+    done = f"{' '.join(f'`{name}`' for name in names)}, killed once; `back\\slash`"
+    return [Row("a run in a folder with an odd name", done, len(names) + 1, outcome, "nothing")]
+
+
+def removed(runs: Runs, draw: random.Random, times: int) -> list[Row]:
+    """The folder of a run, and that of its checkpoints, removed while it trains."""
+    ends = []
+    for below in ("", "checkpoints"):
+        workdir = _fresh(runs, f"removed-{below}")
+        process = runs.start(workdir)
+        process.until(lambda p=process: p.saved() >= EVERY)
+        shutil.rmtree(workdir / below, ignore_errors=True)
+        shutil.rmtree(workdir / below, ignore_errors=True)  # of what was written meanwhile
+        code, line = process.wait(), process.output.read_text().splitlines()[-1]
+        ends.append(
+            code == 2 and line.startswith("error: ") and "was removed" in line and not (workdir / below).exists()
+        )
+    outcome = f"{so(all(ends), 'exit code 2 and a line that says so')}; nothing is made in its place"
+    return [Row("folder removed while training", "the workdir; its checkpoints", 2, outcome, "what was removed")]
+
+
 def prompts(runs: Runs, draw: random.Random, times: int) -> list[Row]:
     """A prompts file that is another one, or none, when the run goes on."""
     workdir = _fresh(runs, "prompts")

@@ -29,10 +29,22 @@ class Runs:
     def __init__(self, folder: Path):
         self.folder = folder
 
-    def start(self, workdir: Path, *arguments: str) -> "Process":
-        """A run in `workdir` with further arguments; its output goes to `<workdir>.out`."""
+    def start(self, workdir: Path, *arguments: str, before: Callable[[], None] | None = None) -> "Process":
+        """A run in `workdir` with further arguments; its output goes to `<workdir>.out`.
+
+        Args:
+            workdir: its folder.
+            *arguments: of the command.
+            before: is called in the run's process, before the run.
+        """
         argv = [*arguments_of(self.folder, workdir), *arguments]
-        return Process(lambda: command_line.run(train.main, argv), self.folder, workdir)
+
+        def run() -> int:
+            if before is not None:
+                before()
+            return command_line.run(train.main, argv)
+
+        return Process(run, self.folder, workdir)
 
     def straight(self) -> Path:
         """The workdir of a run to which nothing is done."""
