@@ -201,7 +201,7 @@ def full_disk(runs: Runs, draw: random.Random, times: int) -> list[Row]:
 
 
 def odd_names(runs: Runs, draw: random.Random, times: int) -> list[Row]:
-    """Runs in folders whose names are patterns, that go on and are exported there, and in one that can't be written to."""
+    """Runs in folders whose names are patterns, which go on there, and in one that has to be refused."""
     names, ended = ("run[1]", "run*", "what?", "100% a#b"), []
     for name in names:
         workdir = _fresh(runs, name)
@@ -231,9 +231,8 @@ def removed(runs: Runs, draw: random.Random, times: int) -> list[Row]:
         shutil.rmtree(workdir / below, ignore_errors=True)
         shutil.rmtree(workdir / below, ignore_errors=True)  # of what was written meanwhile
         code, line = process.wait(), process.output.read_text().splitlines()[-1]
-        ends.append(
-            code == 2 and line.startswith("error: ") and "was removed" in line and not (workdir / below).exists()
-        )
+        said = line.startswith("error: ") and "was removed" in line
+        ends.append(code == 2 and said and not (workdir / below).exists())
     outcome = f"{so(all(ends), 'exit code 2 and a line that says so')}; nothing is made in its place"
     return [Row("folder removed while training", "the workdir; its checkpoints", 2, outcome, "what was removed")]
 

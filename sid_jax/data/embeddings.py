@@ -21,8 +21,8 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from sid_jax.errors import UserError
 from sid_jax.runtime.storage.folders import appearing
 from sid_jax.runtime.storage.json_files import read_json
-from sid_jax.runtime.storage.small_files import open_regular
 from sid_jax.runtime.storage.sizes import sizes
+from sid_jax.runtime.storage.small_files import open_regular
 
 ABOUT = "about.json"
 
