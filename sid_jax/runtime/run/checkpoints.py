@@ -19,7 +19,7 @@ from sid_jax.runtime.run.completion import Completion
 from sid_jax.runtime.run.presence import Presence
 from sid_jax.runtime.run.readback import Readback, json_object
 from sid_jax.runtime.run.retention import Keep
-from sid_jax.runtime.run.saving_errors import UnreadableError, no_traceback_of_orbax, on_all, one_line
+from sid_jax.runtime.run.saving_errors import UnreadableError, leave_out_echoes, on_all, one_line
 from sid_jax.runtime.run.state_item import StateHandler, StateRestore, StateSave, check_name
 from sid_jax.runtime.storage.files import absolute
 
@@ -73,7 +73,7 @@ class Checkpoints:
         self._read_only = read_only
         self._values: dict[int, float] = {}  # step to value of the metric that the best are kept by
         self._saving: Completion | None = None
-        logging.getLogger("absl").addFilter(no_traceback_of_orbax)
+        leave_out_echoes()
         self._manager = self._open(create=not read_only)
         self._presence = Presence(self.folder)
         self._steps = sorted(self._manager.all_steps())
@@ -140,12 +140,8 @@ class Checkpoints:
         saving = self._saving
         with self._reporting():
             on_all(saving.result)
-            kept = self._keep.kept(self._steps, self._values)
-            for step in [step for step in self._steps if step not in kept]:
-                self._steps.remove(step)
-                self._values.pop(step, None)
-                self._manager.delete(step)
         self._saving = None
+        self._delete_old()
         return saving.seconds
 
     @property
@@ -289,6 +285,20 @@ class Checkpoints:
             so_far = "there is none yet" if newest is None else f"the newest is of update {newest}"
             message = f"the checkpoint of update {step} can't be written: {one_line(error)}; {so_far}"
             raise SaveError(message) from error
+
+    def _delete_old(self) -> None:
+        """Deletes the checkpoints that do not stay; the first process does it for all."""
+        kept = self._keep.kept(self._steps, self._values)
+        for step in [step for step in self._steps if step not in kept]:
+            folder = self.folder / str(step)
+            try:
+                if processes.is_first():
+                    folder.rmtree(missing_ok=True)
+            except OSError as error:
+                _log.warning("checkpoint %s can't be deleted: %s; the run goes on", folder, one_line(error))
+            else:
+                self._steps.remove(step)
+                self._values.pop(step, None)
 
     def _remove(self, step: int) -> None:
         """Removes a checkpoint that is complete and can't be read, so that its step can be saved again."""

@@ -423,3 +423,26 @@ def test_a_folder_that_is_removed_while_it_is_written_to_ends_the_run(open_check
     with pytest.raises(UserError, match=r"was removed or moved"):
         checkpoints.wait()
     assert not (tmp_path / "checkpoints").exists()
+
+
+def test_one_that_cannot_be_deleted_is_told_and_saving_goes_on(open_checkpoints, state, monkeypatch, caplog):
+    checkpoints = open_checkpoints(keep=1)
+    saved = {"step": state["step"]}
+    save_steps(checkpoints, saved, 1)
+    rmtree = type(checkpoints.folder).rmtree
+
+    def fail(self, missing_ok=False):
+        if self.name == "1":
+            raise OSError(1, "Operation not permitted")
+        rmtree(self, missing_ok)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(type(checkpoints.folder), "rmtree", fail)
+        with caplog.at_level(logging.WARNING, logger="sid_jax"):
+            save_steps(checkpoints, saved, 2)
+    assert caplog.messages[-1] == (
+        f"checkpoint {checkpoints.folder / '1'} can't be deleted: Operation not permitted; the run goes on"
+    )
+    assert checkpoints.steps() == [1, 2]
+    save_steps(checkpoints, saved, 3)
+    assert checkpoints.steps() == [3]
