@@ -16,7 +16,6 @@ from sid_jax.errors import UserError
 from sid_jax.runtime.run import manifest, readback
 from sid_jax.runtime.run.checkpoints import Checkpoints, SaveError, abstract
 from sid_jax.runtime.run.retention import Keep
-from sid_jax.runtime.run.trial import try_checkpoints
 
 # When a leaf can't be read, Orbax drops the reads of the others, and they complain when they are collected.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -251,62 +250,6 @@ def test_what_cannot_be_written_leaves_the_earlier_ones_and_saving_goes_on(open_
     assert checkpoints.restore(abstract(state)).step == 2
 
 
-# Names that etils takes for patterns, and some that a shell or a URL would take for something else.
-ODD_NAMES = (
-    "run[1]",
-    "run[",
-    "star*",
-    "what?",
-    "[!a]",
-    "100%",
-    "a#b",
-    "a|b",
-    "x.orbax-checkpoint-tmp",
-    "new\nline",
-    "\u732b",
-)
-
-
-@pytest.mark.parametrize("name", ODD_NAMES)
-def test_below_a_folder_of_any_name(state, tmp_path, name):
-    (tmp_path / name).mkdir()
-    try_checkpoints(tmp_path / name)
-    assert list((tmp_path / name).iterdir()) == []
-    with Checkpoints(tmp_path / name) as checkpoints:
-        save_steps(checkpoints, state, 1)
-    with Checkpoints(tmp_path / name, read_only=True) as checkpoints:
-        assert equal_to_the_bit(checkpoints.restore(abstract(state)).state, state | {"step": jnp.int32(1)})
-
-
-def test_another_run_below_a_folder_that_matches_is_left_out(state, tmp_path):
-    for name, step in (("run2", 7), ("run*", 5)):
-        with Checkpoints(tmp_path / name) as checkpoints:
-            checkpoints.save(3, state | {"step": jnp.int32(step)}, {}, {})
-    with Checkpoints(tmp_path / "run*", read_only=True) as checkpoints:
-        assert checkpoints.restore(abstract(state)).state["step"] == 5
-
-
-@pytest.mark.parametrize(
-    "name, reason",
-    [("back\\slash", "a backslash in its path"), ("a.__lock", "ends with .__lock"), ("\udcff", "that are not UTF-8")],
-)
-def test_a_name_that_cannot_be_written_to_is_refused_and_nothing_is_made(tmp_path, name, reason):
-    with pytest.raises(UserError, match=reason) as caught:
-        Checkpoints(tmp_path / name / "checkpoints")
-    assert str(caught.value).isprintable()
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_trial_that_fails_says_why_before_the_run(tmp_path, monkeypatch):
-    def fail(self, directory):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(manifest.ManifestHandler, "finalize", fail)
-    with pytest.raises(UserError, match=r"^checkpoints can't be written to .*: No space left on device$"):
-        try_checkpoints(tmp_path)
-    assert list(tmp_path.iterdir()) == []
-
-
 def leave_out(folder):
     (folder / "state" / "manifest.ocdbt").unlink()
 
@@ -395,34 +338,6 @@ def test_the_checkpoint_of_a_step(open_checkpoints, state, tmp_path):
     truncate(tmp_path / "checkpoints" / "2" / "state")
     with pytest.raises(UserError, match=r"no checkpoint in .* can be read \(2: "):
         reader.restore(abstract(state), step=2)
-
-
-@pytest.mark.parametrize("again", [False, True])
-def test_a_folder_that_is_removed_ends_the_run(open_checkpoints, state, tmp_path, again):
-    checkpoints = open_checkpoints()
-    save_steps(checkpoints, state, 1)
-    shutil.move(tmp_path / "checkpoints", tmp_path / "elsewhere")
-    if again:
-        (tmp_path / "checkpoints").mkdir()
-    with pytest.raises(UserError, match=r"checkpoints was removed or moved while the run went on"):
-        checkpoints.save(2, state, POSITION, CONFIG)
-    with pytest.raises(UserError, match=r"was removed or moved"):
-        checkpoints.wait()
-    assert (tmp_path / "checkpoints").exists() == again
-
-
-def test_a_folder_that_is_removed_while_it_is_written_to_ends_the_run(open_checkpoints, state, tmp_path, monkeypatch):
-    checkpoints = open_checkpoints()
-    save_steps(checkpoints, state, 1)
-
-    def remove(self, directory):
-        shutil.rmtree(tmp_path / "checkpoints")
-
-    monkeypatch.setattr(manifest.ManifestHandler, "finalize", remove)
-    checkpoints.save(2, state, POSITION, CONFIG)
-    with pytest.raises(UserError, match=r"was removed or moved"):
-        checkpoints.wait()
-    assert not (tmp_path / "checkpoints").exists()
 
 
 def test_one_that_cannot_be_deleted_is_told_and_saving_goes_on(open_checkpoints, state, monkeypatch, caplog):
