@@ -47,7 +47,7 @@ def naming(path: os.PathLike | str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.filename is None:
+        if error.errno is not None and error.filename is None:
             error.filename = os.fspath(path)
         raise
 
