@@ -297,11 +297,18 @@ def test_one_that_cannot_be_read_back_is_not_saved_and_the_earlier_ones_stay(tmp
         assert [path.name for path in checkpoints.folder.iterdir()] == ["2"]
 
 
-@pytest.mark.parametrize("item, file", [("metrics", "metrics"), ("config", "metadata"), ("data", "metadata")])
 @pytest.mark.parametrize(
-    "content", [b"{", b"[]", b"[" * 100_000, b"\xff{}", None], ids=["cut", "a list", "deep", "not UTF-8", "huge"]
+    "item, file, content, listed",
+    [
+        ("metrics", "metrics", b"{", False),
+        ("metrics", "metrics", b"[" * 100_000, True),
+        ("metrics", "metrics", b"\xff{}", True),
+        ("metrics", "metrics", None, False),
+        ("config", "metadata", b"[]", True),
+        ("data", "metadata", b"[" * 100_000, True),
+    ],
+    ids=["cut", "deep", "not UTF-8", "huge", "a list", "deep data"],
 )
-@pytest.mark.parametrize("listed", [False, True])
 def test_an_item_that_is_no_json_object_is_damage(open_checkpoints, state, tmp_path, item, file, content, listed):
     saved = {"step": state["step"]}
     for step in (1, 2):
@@ -314,10 +321,7 @@ def test_an_item_that_is_no_json_object_is_damage(open_checkpoints, state, tmp_p
         (checkpoint / item / file).write_bytes(content)
     if listed:  # as if it had been saved so
         about = json.loads((checkpoint / "manifest" / "metadata").read_text())
-        size, total = (checkpoint / item / file).stat().st_size, zlib.crc32(content) if content else 0
-        about[f"{item}/{file}"] = size, total
-        if content is None:
-            pytest.skip("sums of a terabyte")
+        about[f"{item}/{file}"] = len(content), zlib.crc32(content)
         (checkpoint / "manifest" / "metadata").write_text(json.dumps(about))
     reader = open_checkpoints(read_only=True, keep=Keep(2, best=1, metric="fid"))
     assert reader.restore(abstract(saved)).step == 1
