@@ -255,12 +255,9 @@ def leave_out(folder):
 
 
 def other_values(folder):
-    """Makes the checkpoint another one, which is whole."""
+    """Puts another checkpoint in its place, which is whole."""
     shutil.rmtree(folder)
-    with Checkpoints(folder.with_name("other")) as other:
-        other.save(1, {"step": jnp.int32(9), "w": jnp.ones(3)}, POSITION, CONFIG)
-    shutil.copytree(folder.with_name("other") / "1", folder)
-    shutil.rmtree(folder.with_name("other"))
+    shutil.copytree(folder.parent.parent / "other" / "1", folder)
 
 
 @pytest.mark.parametrize(
@@ -277,6 +274,8 @@ def other_values(folder):
 def test_one_that_cannot_be_read_back_is_not_saved_and_the_earlier_ones_stay(tmp_path, monkeypatch, damage, reason):
     saved = {"step": jnp.int32(1), "w": jnp.ones(3)}
     check = readback.Readback.check
+    with Checkpoints(tmp_path / "other") as other:
+        other.save(1, saved | {"step": jnp.int32(9)}, POSITION, CONFIG)
 
     def broken(self, checkpoint):
         damage(Path(checkpoint))
