@@ -5,8 +5,12 @@ if __name__ == "__main__":  # before the imports: they take seconds, and may fai
 
     start("sid_jax.evaluate")
 
+import argparse
+import os
 from collections.abc import Sequence
 from pathlib import Path
+
+from ml_collections import ConfigDict
 
 from sid_jax.errors import UserError
 from sid_jax.evaluation.measure import evaluate, open_metric
@@ -19,9 +23,20 @@ The table has a row for the teacher (DDIM with guidance) and one for the student
 precision is the share of images that look real, recall the share of real images that could have been made (diversity),
 and prompt accuracy the share of images that show what their prompt asks for.
 
+An exported folder names no folder of the machine that it was made on. Where its teacher, prompts or metric are not
+bundled or on the hub, --teacher, --prompts and --metric say where they are.
+
 examples:
   python -m sid_jax.evaluate --run runs/digits_1step
   python -m sid_jax.evaluate --model exported --samples 5000 --json table.json"""
+
+
+_PLACES = (
+    ("teacher", "--teacher", "folder or hub id of the teacher"),
+    ("prompts", "--prompts", "file of the prompts"),
+    ("evaluate.metric", "--metric", "folder of the metric network"),
+)
+"""Key of the config, flag, and what it says where to find."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -31,6 +46,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     source.add_argument("--run", metavar="DIR", help="the folder of a run: its newest checkpoint")
     source.add_argument("--model", metavar="FOLDER", help="a folder that sid_jax.export wrote")
     command_line.add_step(parser)
+    for key, flag, what in _PLACES:
+        parser.add_argument(flag, dest=key, metavar="PATH", help=f"{what} (default: what the run's config says)")
     parser.add_argument("--samples", metavar="N", type=int, help="images of each (default: what the run's config says)")
     parser.add_argument("--json", metavar="FILE", help="write the table here too")
     arguments = parser.parse_args(argv)
@@ -39,8 +56,30 @@ def main(argv: Sequence[str] | None = None) -> None:
     student = open_run(arguments.run, step=arguments.step) if arguments.run else open_model(arguments.model).student
     if student is None:
         raise UserError(f"{arguments.model} is not a student that sid_jax.export wrote: there is none to measure")
+    _place(student.config, arguments)
     samples = student.config.evaluate.samples if arguments.samples is None else arguments.samples
     found = evaluate(student, open_metric(student.config, samples), samples)
     print(as_text(found))
     if arguments.json:
         write_json(found, Path(arguments.json))
+
+
+def _place(config: ConfigDict, arguments: argparse.Namespace) -> None:
+    """Sets what the flags say, and checks that an export's config does not stand for something else of the same name.
+
+    Raises:
+      UserError: an export was made of something on another machine, and no flag says where it is here.
+    """
+    for key, flag, what in _PLACES:
+        group, _, name = key.rpartition(".")
+        owner, given = config[group] if group else config, getattr(arguments, key)
+        if given is not None:
+            if name not in owner:
+                raise UserError(f"{flag}: models of this family have no {name}")
+            owner[name] = given
+            continue
+        value = owner.get(name, "")
+        # Exports of old versions have whole paths.
+        everywhere = value.startswith("bundled:") or os.path.isabs(value) or (key == "teacher" and "/" in value)
+        if arguments.model and value and not everywhere:
+            raise UserError(f"{arguments.model} names {value!r} and not where it is: {flag} PATH says so ({what})")

@@ -13,7 +13,13 @@ from sid_jax.runtime.cli import command_line
 
 EPILOG = """\
 The folder has the student's UNet (the moving average, float32), the teacher's other networks and tokenizers, and a
-scheduler under which PyTorch's diffusers makes the pictures of sid_jax.sample; its README.md shows how to use it.
+scheduler under which PyTorch's diffusers makes the pictures of sid_jax.sample; its README.md shows how to use it. It
+names no folder of this machine: of the teacher's, the prompts' and the metric's paths it has the last name alone.
+
+The folder appears in one step, when it is complete. An earlier export in its place is replaced if nothing in it was
+changed or added. With --overwrite it is replaced anyway, as is a pipeline that export did not write: their model and
+README.md are replaced, and files that belong to no model (notes, pictures, .git) stay. A folder that has no model in
+it, and the current directory, are never replaced.
 
 examples:
   python -m sid_jax.export --run runs/digits_1step --out exported
@@ -26,7 +32,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--run", metavar="DIR", required=True, help="the folder of a run: its newest checkpoint")
     command_line.add_step(parser)
     parser.add_argument("--out", metavar="FOLDER", required=True, help="the folder to write")
-    parser.add_argument("--overwrite", action="store_true", help="replace a pipeline that export did not write")
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace a model that was changed, or that export did not write"
+    )
     arguments = parser.parse_args(argv)
     student = open_run(arguments.run, step=arguments.step)
     export(student, arguments.out, overwrite=arguments.overwrite)

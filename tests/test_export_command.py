@@ -2,8 +2,11 @@
 
 import fnmatch
 import json
+import os
+import re
 import shutil
 import sys
+from pathlib import Path
 
 import huggingface_hub
 import jax
@@ -13,7 +16,7 @@ import torch
 from diffusers import StableDiffusionPipeline
 
 import sid_jax.config
-from sid_jax import export, sample
+from sid_jax import evaluate, export, sample
 from sid_jax.errors import UserError
 from sid_jax.experiment import build
 from sid_jax.experiment.networks import networks_of, params_of
@@ -195,3 +198,40 @@ def test_the_unet_is_stored_in_float32(exported):
     back = open_model(str(folder)).student
     same = jax.tree.map(lambda a, b: np.array_equal(a, b) and b.dtype == np.float32, student.params, back.params)
     assert all(jax.tree.leaves(same))
+
+
+def test_the_lines_of_the_readme_run(exported, tmp_path, monkeypatch):
+    """On what the README says that they are for: an export in one step, and one in four."""
+    _, folder = exported("--config.sid.num_steps=4", "--config.sid.t_init=999")
+    os.rename(folder, tmp_path / "exported_4step")
+    exported()
+    readme = Path(__file__).parents[1] / "README.md"
+    blocks = re.findall(r"```python\n(.*?)```", readme.read_text(encoding="utf-8"), re.DOTALL)
+    assert len(blocks) == 2
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.delitem(sys.modules, "sid_scheduler", raising=False)
+    names = {}
+    for block in blocks:
+        exec(compile(block, "README.md", "exec"), names)
+        assert names.pop("image").size == (32, 32)
+    assert type(names["pipe"].scheduler).__name__ == "SiDScheduler"
+    monkeypatch.delitem(sys.modules, "sid_scheduler", raising=False)
+
+
+def test_an_export_is_measured_with_what_the_flags_name(exported, tiny, monkeypatch):
+    """It names no folder, and a folder of the same name elsewhere is not taken for the one that it was made of."""
+    _, folder = exported()
+    assert str(tiny) not in (folder / "sid_jax.json").read_text()
+    measured = []
+    monkeypatch.setattr(evaluate, "evaluate", lambda student, metric, samples: measured.append(student.config) or 1 / 0)
+    flags = {"--teacher": "teacher", "--prompts": "prompts.txt", "--metric": "metric"}
+    given = []
+    for flag, name in flags.items():
+        with pytest.raises(UserError, match=f"names '{name}' and not where it is: {flag} PATH says so"):
+            evaluate.main([f"--model={folder}", *given])
+        given.append(f"{flag}={tiny / name}")
+    with pytest.raises(ZeroDivisionError):
+        evaluate.main([f"--model={folder}", *given])
+    (config,) = measured
+    assert [config.teacher, config.prompts, config.evaluate.metric] == [str(tiny / name) for name in flags.values()]

@@ -11,10 +11,12 @@ from sid_jax.families.card import card_of
 from sid_jax.families.pipeline import Pipeline
 from sid_jax.families.schedulers import scheduler_of
 from sid_jax.formats.diffusers_folder import INDEX, MARKER, copy_files, copy_optional, index_without_missing, is_export
+from sid_jax.formats.exported_files import carry_over, foreign, shown, write_list
+from sid_jax.formats.local_paths import without_paths
 from sid_jax.formats.safetensors_files import SHARD_BYTES, write_weights
 from sid_jax.formats.state_dict import Stored
 from sid_jax.models.registry import NETWORK_TYPES
-from sid_jax.runtime.storage.folders import appearing
+from sid_jax.runtime.storage.folders import appearing, clear_up
 from sid_jax.runtime.storage.json_files import write_json
 from sid_jax.teachers.component import Component
 from sid_jax.teachers.teacher import Export
@@ -61,7 +63,7 @@ def save_pipeline(
     The UNet is written in float32. The other networks are copied from the teacher's files in the type they have there,
     under their present names; where there are no files (a teacher made here), from their parameters. Tokenizers,
     safety checker and feature extractor are copied where the teacher's folder has them, and null in
-    `model_index.json` where not. Pickles are not copied.
+    `model_index.json` where not. Pickles are not copied, and configurations name no path of this machine.
 
     Args:
       folder: where to. It appears in one step, when it is complete.
@@ -70,13 +72,16 @@ def save_pipeline(
       scheduler_config: what to write instead of the teacher's; its `_class_name` goes into `model_index.json`.
       about: facts for the file `sid_jax.json`, such as the number of steps and the first time.
       texts: further files, path in the folder to content.
-      overwrite: replace a diffusers folder that was not written by this function.
+      overwrite: replace a diffusers folder too that was not written by this function, or was changed since. What does
+        not belong to a pipeline, such as notes and `.git`, stays in it.
       shard_bytes: size beyond which weights are split into several files.
 
     Raises:
-      UserError: `folder` is a link, a file, or a folder with other things in it; or files of the teacher are unusable.
+      UserError: `folder` is a link, a file, the current directory, or a folder with other things in it; or files of
+        the teacher are unusable.
     """
     folder = Path(folder).expanduser().absolute()
+    clear_up(folder)
     _check_target(folder, pipeline.folder, overwrite)
     scheduler = dict(scheduler_config or pipeline.scheduler_config)
     networks = dict(pipeline.components)
@@ -101,6 +106,9 @@ def save_pipeline(
             for name, text in (texts or {}).items():
                 (new / name).parent.mkdir(exist_ok=True)
                 (new / name).write_text(text, encoding="utf-8")
+            without_paths(new)
+            write_list(new)
+            _take_along(folder, new, overwrite)
     except OSError as error:
         raise UserError(f"{folder}: cannot be written ({error})") from error
 
@@ -114,12 +122,41 @@ def _check_target(folder: Path, source: Path | None, overwrite: bool) -> None:
         raise UserError(f"{folder}: a file of this name exists")
     if source is not None and folder.resolve() in (source.resolve(), *source.resolve().parents):
         raise UserError(f"{folder}: the teacher {source} is there; choose another folder")
-    if not any(folder.iterdir()) or is_export(folder):
+    if Path.cwd().resolve().is_relative_to(folder.resolve()):
+        raise UserError(
+            f"{folder}: the current directory is there, and an export takes the place of the whole folder; "
+            "name a folder in it, or run this elsewhere"
+        )
+    if folder.is_mount():
+        raise UserError(f"{folder}: a disk is mounted there, whose place a folder can't take; name a folder in it")
+    if not any(folder.iterdir()):
+        return
+    if is_export(folder):
+        if not overwrite:
+            _refuse(folder, foreign(folder))
         return
     if not (folder / INDEX).is_file():
         raise UserError(f"{folder}: not empty, and not a diffusers folder; choose another")
     if not overwrite:
         raise UserError(f"{folder}: another pipeline is there; choose another folder, or overwrite it")
+
+
+def _take_along(folder: Path, new: Path, overwrite: bool) -> None:
+    """Sees to it that nothing of the user's is in `folder` alone, also what came there while `new` was written."""
+    if not folder.is_dir() or not any(folder.iterdir()):
+        return
+    if overwrite:
+        carry_over(folder, new)
+    else:
+        _refuse(folder, foreign(folder, contents=False))
+
+
+def _refuse(folder: Path, names: list[str]) -> None:
+    if names:
+        raise UserError(
+            f"{folder}: {shown(names)} in it {'is' if len(names) == 1 else 'are'} not as an export wrote it; move what "
+            "you need away, choose another folder, or --overwrite the model (files that are not a model's then stay)"
+        )
 
 
 def _write_component(folder: Path, component: Component, *, float32: bool, shard_bytes: int) -> None:

@@ -57,6 +57,11 @@ def locate(source: str, *, weights: Iterable[tuple[str, str]], variant: str = ""
     return _fetch(source, revision, wanted)
 
 
+def is_hub_id(source: str) -> bool:
+    """Whether `locate` takes a source for a repository of the hub, and not for a folder here."""
+    return bool(_HUB_ID.fullmatch(source)) and not Path(source).expanduser().is_dir()
+
+
 def patterns(weights: Iterable[tuple[str, str]], variant: str = "") -> list[str]:
     """Glob patterns of the files that `locate` fetches: configs and tokenizers, and the weights asked for."""
     wanted = ["model_index.json", "*/config.json", "scheduler/*.json", "tokenizer*/*.json", "tokenizer*/*.txt"]

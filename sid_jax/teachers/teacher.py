@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from sid_jax.formats.state_dict import Place
-from sid_jax.sid import Condition, Denoiser, FewStep, Noise, Process
+from sid_jax.sid import Condition, Denoiser, FewStep, Guidance, Noise, Process
 from sid_jax.teachers.component import Component
 from sid_jax.teachers.conditions import Conditions
 from sid_jax.teachers.space import Space
@@ -48,14 +48,16 @@ class Export:
 
     params: of the student's denoiser (G_ema), float32.
     sampler: how it is sampled.
-    settings: the resolved config of its run, as JSON has it.
+    settings: the resolved config of its run, as JSON has it; of paths it has the last name alone.
     step: updates it was trained for.
+    guidance: under which it was trained.
     """
 
     params: Any
     sampler: FewStep
     settings: Mapping[str, Any]
     step: int
+    guidance: Guidance = dataclasses.field(default_factory=Guidance)
 
 
 class Writer(Protocol):

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import shutil
 
 import diffusers
 import jax
@@ -183,7 +184,7 @@ def test_a_folder_of_links_is_exported_as_plain_files(sd, tmp_path):
 class TestTarget:
     """Where an export may go."""
 
-    @pytest.fixture
+    @pytest.fixture(scope="class")
     def teacher(self, pipelines):
         return load_pipeline(pipelines["sd"], parts=())
 
@@ -197,11 +198,9 @@ class TestTarget:
         target = tmp_path / "new" / "out"
         target.mkdir(parents=True)
         save_pipeline(target, teacher)
-        (target / "unet" / "leftover").touch()
         assert is_export(target)
         save_pipeline(target, teacher, about={"run": 2})
         assert json.loads((target / "sid_jax.json").read_text())["run"] == 2
-        assert not (target / "unet" / "leftover").exists()
         assert os.listdir(target.parent) == ["out"]
 
     def test_other_pipelines_are_replaced_only_on_request(self, teacher, sd, tmp_path):
@@ -274,3 +273,129 @@ class TestTarget:
         names = sorted(path.name for path in tmp_path.iterdir() if path.name.startswith("."))
         assert names == [".other.01234567.partial"]
         assert (tmp_path / "out" / "model_index.json").is_file()
+
+
+def make_repository(out):
+    (out / ".git" / "refs" / "heads").mkdir(parents=True)
+    (out / ".git" / "HEAD").write_text("ref: refs/heads/main")
+    (out / ".git" / "hooks").mkdir()
+
+
+CHANGES = {
+    "notes": (lambda out: (out / "notes.txt").write_text("mine"), "notes.txt in it is"),
+    "an edited card": (lambda out: (out / "README.md").write_text("my card"), "README.md in it is"),
+    "a repository": (make_repository, r"\.git in it are"),
+    "pictures": (lambda out: (out / "pictures").mkdir(), "pictures in it is"),
+    "other weights": (lambda out: (out / "unet/model.fp16.safetensors").touch(), "unet/model.fp16.safetensors"),
+    "edited weights": (
+        lambda out: (out / "unet/diffusion_pytorch_model.safetensors").write_bytes(b"x"), "unet/diffusion_pytorch",
+    ),
+    "a link": (lambda out: (out / "latest").symlink_to("unet"), "latest in it is"),
+    "several": (lambda out: [(out / n).touch() for n in "abcde"], "a, b, c and 2 more in it are"),
+}  # fmt: skip
+
+
+class TestAgain:
+    """An export where one is already: nothing of the user's is lost, and nothing stale of the model's stays."""
+
+    @pytest.fixture(scope="class")
+    def teacher(self, pipelines):
+        return load_pipeline(pipelines["sd"], parts=())
+
+    @pytest.fixture(scope="class")
+    def written(self, teacher, tmp_path_factory):
+        folder = tmp_path_factory.mktemp("written") / "out"
+        save_pipeline(folder, teacher, texts={"README.md": "a card"})
+        return folder
+
+    @pytest.fixture
+    def out(self, written, tmp_path):
+        return shutil.copytree(written, tmp_path / "out")
+
+    @pytest.mark.parametrize("listed", [True, False])
+    @pytest.mark.parametrize(("change", "expected"), CHANGES.values(), ids=CHANGES)
+    def test_what_export_did_not_write_is_refused(self, teacher, out, change, expected, listed):
+        if not listed:  # as exports once were
+            (out / "sid_jax_files.json").unlink()
+        change(out)
+        if not listed and expected.startswith(("README", "unet")):  # such changes can't be seen there
+            return
+        before = files_of(out.parent)
+        with pytest.raises(UserError, match=f"out: {expected}.*--overwrite"):
+            save_pipeline(out, teacher)
+        assert files_of(out.parent) == before
+
+    def test_what_came_while_it_was_written_is_refused(self, teacher, out, monkeypatch):
+        def meanwhile(folder):
+            (out / "notes.txt").write_text("mine")
+
+        monkeypatch.setattr("sid_jax.families.diffusers_export.write_list", meanwhile)
+        with pytest.raises(UserError, match=r"notes\.txt"):
+            save_pipeline(out, teacher)
+        assert (out / "notes.txt").read_text() == "mine"
+
+    def test_overwrite_replaces_the_model_and_keeps_the_rest(self, teacher, out):
+        make_repository(out)
+        (out / "notes.txt").write_text("mine")
+        (out / "latest").symlink_to("nowhere")
+        (out / "README.md").write_text("my card")
+        (out / "unet/diffusion_pytorch_model.safetensors.index.json").write_text("{}")  # would be read first
+        (out / "vae/diffusion_pytorch_model.bin").write_bytes(b"old")
+        before = os.stat(out / "notes.txt")
+        save_pipeline(out, teacher, texts={"README.md": "another card"}, overwrite=True)
+        assert (out / "README.md").read_text() == "another card"
+        assert (out / "notes.txt").read_text() == "mine" and os.stat(out / "notes.txt").st_mtime == before.st_mtime
+        assert (out / ".git/HEAD").read_text() == "ref: refs/heads/main"
+        assert (out / ".git/refs/heads").is_dir() and (out / ".git/hooks").is_dir()
+        assert os.readlink(out / "latest") == "nowhere"
+        assert not (out / "unet/diffusion_pytorch_model.safetensors.index.json").exists()
+        assert not list(out.rglob("*.bin"))
+        assert os.listdir(out.parent) == ["out"]
+        with pytest.raises(UserError, match=r"\.git, latest, notes\.txt in it are"):
+            save_pipeline(out, teacher)
+
+    def test_where_there_are_no_hard_links_files_are_copied(self, teacher, out, monkeypatch):
+        def no_links(*args, **kwargs):
+            raise PermissionError(1, "Operation not permitted")
+
+        (out / "notes.txt").write_text("mine")
+        monkeypatch.setattr(os, "link", no_links)
+        save_pipeline(out, teacher, overwrite=True)
+        assert (out / "notes.txt").read_text() == "mine"
+
+    def test_a_folder_in_the_place_of_a_file_is_not_lost(self, teacher, out):
+        (out / "README.md").unlink()
+        (out / "README.md").mkdir()
+        (out / "README.md/mine").write_text("mine")
+        with pytest.raises(UserError, match=r"README\.md/mine: the export has something else of this name"):
+            save_pipeline(out, teacher, texts={"README.md": "a card"}, overwrite=True)
+        assert (out / "README.md/mine").read_text() == "mine"
+
+    def test_what_was_left_when_it_was_killed_between_two_names_is_not_lost(self, teacher, out):
+        (out / "notes.txt").write_text("mine")
+        os.rename(out, out.with_name(".out.01234567.replaced"))
+        with pytest.raises(UserError, match=r"notes\.txt"):
+            save_pipeline(out, teacher)
+        assert (out / "notes.txt").read_text() == "mine"
+
+    def test_running_its_scheduler_is_no_change(self, teacher, tmp_path):
+        texts = {"sid_scheduler/sid_scheduler.py": "pass"}
+        save_pipeline(tmp_path / "out", teacher, texts=texts)
+        (tmp_path / "out/sid_scheduler/__pycache__").mkdir()
+        (tmp_path / "out/sid_scheduler/__pycache__/sid_scheduler.cpython-311.pyc").touch()
+        save_pipeline(tmp_path / "out", teacher, texts=texts)
+
+    @pytest.mark.parametrize("name", [".", "..", "../out"])
+    def test_the_current_directory_is_never_replaced(self, teacher, out, monkeypatch, name):
+        inner = out / "inner" if name == ".." else out
+        inner.mkdir(exist_ok=True)
+        monkeypatch.chdir(inner)
+        with pytest.raises(UserError, match="the current directory is there"):
+            save_pipeline(name, teacher, overwrite=True)
+        assert os.path.samefile(".", inner) and (out / "model_index.json").is_file()
+
+    def test_a_mounted_disk_is_named_at_once(self, teacher, tmp_path, monkeypatch):
+        (tmp_path / "out").mkdir()
+        monkeypatch.setattr(type(tmp_path), "is_mount", lambda self: self.name == "out")
+        with pytest.raises(UserError, match="a disk is mounted there"):
+            save_pipeline(tmp_path / "out", teacher)

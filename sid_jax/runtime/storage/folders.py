@@ -22,7 +22,7 @@ def appearing(folder: Path) -> Iterator[Path]:
     new, old = (folder.with_name(f".{folder.name}.{token}.{suffix}") for suffix in ("partial", "replaced"))
     try:
         with naming(folder):
-            _clear_up(folder)
+            clear_up(folder)
             new.mkdir(parents=True)
             yield new
         if folder.exists():
@@ -35,7 +35,7 @@ def appearing(folder: Path) -> Iterator[Path]:
         shutil.rmtree(old, ignore_errors=True)
 
 
-def _clear_up(folder: Path) -> None:
+def clear_up(folder: Path) -> None:
     """Removes what a killed process has left beside `folder`; a folder that it was about to replace comes back."""
     for old in folder.parent.glob(f".{glob.escape(folder.name)}.????????.replaced"):
         if folder.exists():
