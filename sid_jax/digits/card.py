@@ -18,7 +18,7 @@ handwritten seven", "the digit 7", "the number 7 written by hand", and the empty
 ```python
 from diffusers import StableDiffusionPipeline
 
-pipe = StableDiffusionPipeline.from_pretrained("PATH OF THIS FOLDER", safety_checker=None)
+pipe = StableDiffusionPipeline.from_pretrained(".")  # where this file is
 size = {{"height": {resolution}, "width": {resolution}}}
 image = pipe("a handwritten seven", num_inference_steps=50, guidance_scale={best}, **size).images[0]
 ```
