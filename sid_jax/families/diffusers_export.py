@@ -81,13 +81,13 @@ def save_pipeline(
         the teacher are unusable.
     """
     folder = Path(folder).expanduser().absolute()
-    clear_up(folder)
-    _check_target(folder, pipeline.folder, overwrite)
     scheduler = dict(scheduler_config or pipeline.scheduler_config)
     networks = dict(pipeline.components)
     if unet_params is not None:
         networks["unet"] = pipeline.unet.made_of(unet_params)
     try:
+        clear_up(folder)
+        _check_target(folder, pipeline.folder, overwrite)
         with appearing(folder) as new:
             for name, component in networks.items():
                 _write_component(new / name, component, float32=name == "unet", shard_bytes=shard_bytes)

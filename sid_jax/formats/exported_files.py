@@ -24,7 +24,7 @@ _SUFFIXES = {
     "sid_scheduler": (".json", ".py"),
 }
 _OF_NETWORKS = (".json", ".safetensors")
-_OF_OTHERS = (".bin", ".msgpack", ".pt", ".pth", ".ckpt", ".txt")  # in pipelines that were written by others
+_OF_OTHERS = (".bin", ".msgpack", ".pt", ".pth", ".ckpt")  # in pipelines that were written by others
 
 
 def write_list(folder: Path) -> None:
@@ -88,7 +88,11 @@ def carry_over(old: Path, new: Path) -> None:
 
 def _entries(folder: Path) -> Iterator[str]:
     """Paths in a folder, with slashes: of all that is no folder, and of empty folders."""
-    for parent, folders, files in os.walk(folder):
+
+    def fail(error: OSError) -> None:
+        raise error
+
+    for parent, folders, files in os.walk(folder, onerror=fail):
         links = [name for name in folders if os.path.islink(os.path.join(parent, name))]
         for name in sorted([*files, *links]):
             yield Path(parent, name).relative_to(folder).as_posix()
