@@ -17,7 +17,7 @@ from sid_jax.teachers.teacher import Export
 
 SETTINGS = {"teacher": "org/name", "batch": 8, "resolution": 16, "guidance": {"strategy": "lsg", "scale": 1.5}}
 MIXED = {"vae": torch.bfloat16, "text_encoder": torch.float16}
-TYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16, "mixed": None}
+TYPES = {"float64": torch.float64, "float16": torch.float16, "bfloat16": torch.bfloat16, "mixed": None}
 
 
 def write(folder, pipeline, *, steps=1, settings=SETTINGS, guidance=None):
@@ -36,7 +36,7 @@ def store_as(folder, dtype):
 
 
 @pytest.mark.parametrize(
-    ("kind", "stored"), [("sd", "float16"), ("sd", "mixed"), ("sdxl", "bfloat16"), ("sdxl", "float32")]
+    ("kind", "stored"), [("sd", "float16"), ("sd", "mixed"), ("sdxl", "bfloat16"), ("sdxl", "float64")]
 )
 def test_the_lines_run_as_they_are(request, tmp_path, monkeypatch, kind, stored):
     """Of teachers that store their networks in any type, with a stock scheduler and with ours."""
