@@ -237,6 +237,45 @@ def removed(runs: Runs, draw: random.Random, times: int) -> list[Row]:
     return [Row("folder removed while training", "the workdir; its checkpoints", 2, outcome, "what was removed")]
 
 
+def second_process(runs: Runs, draw: random.Random, times: int) -> list[Row]:
+    """The same command again, while the first one trains."""
+    workdir, codes = _fresh(runs, "owner"), []
+    first = runs.start(workdir)
+    assert first.until(first.training), first.output
+    names = ("config.json", "owner.json")
+    before = [(workdir / name).read_bytes() for name in names]
+    for _ in range(3):
+        codes.append(runs.start(workdir, "--config.seed=1").wait())
+    said = [line for line in first.output.read_text().splitlines() if " is in use by process " in line]
+    untouched = before == [(workdir / name).read_bytes() for name in names] and not first.ended()
+    assert first.wait() == 0
+    refused = so(set(codes) == {2} and len(said) == 3, "exit code 2 and one line, which names the first, each time")
+    outcome = f"{refused}; {so(untouched, 'nothing in the folder changed')}; the first {_equal(runs.same(workdir))}"
+    return [Row("a second run in the folder", "the same command while it trains", 3, outcome, "nothing")]
+
+
+def checkpoints_not_mounted(runs: Runs, draw: random.Random, times: int) -> list[Row]:
+    """The folder of the checkpoints is gone, then empty, when the run goes on."""
+    workdir = _fresh(runs, "mount")
+    process = runs.start(workdir)
+    process.until(lambda: process.saved() > 0)
+    process.send(signal.SIGTERM)
+    away = workdir.with_name("mount-away")
+    shutil.rmtree(away, ignore_errors=True)
+    process.checkpoints.rename(away)
+    before, codes = (workdir / "metrics.jsonl").read_bytes(), [runs.start(workdir).wait()]
+    process.checkpoints.mkdir()
+    codes.append(runs.start(workdir).wait())
+    untouched = so(before == (workdir / "metrics.jsonl").read_bytes(), "`metrics.jsonl` as it was")
+    process.checkpoints.rmdir()
+    away.rename(process.checkpoints)
+    assert runs.start(workdir).wait() == 0
+    outcome = (
+        f"{so(codes == [2, 2], 'exit code 2 and one line')}, {untouched}; mounted again {_equal(runs.same(workdir))}"
+    )
+    return [Row("checkpoints' disk not mounted", "their folder gone, and empty", 2, outcome, "nothing")]
+
+
 def prompts(runs: Runs, draw: random.Random, times: int) -> list[Row]:
     """A prompts file that is another one, or none, when the run goes on."""
     workdir = _fresh(runs, "prompts")
@@ -257,6 +296,27 @@ def prompts(runs: Runs, draw: random.Random, times: int) -> list[Row]:
     refused = so(all(said), "exit code 2 and one line")
     outcome = f"{refused}; with the old text at another place {_equal(runs.same(workdir))}"
     return [Row("prompts changed or gone", "between two starts", 2, outcome, "nothing")]
+
+
+def another_teacher(runs: Runs, draw: random.Random, times: int) -> list[Row]:
+    """Each network of the teacher has other weights of the same shapes when the run goes on; then all is moved."""
+    workdir, teacher = _fresh(runs, "teacher"), runs.folder / "teacher-of-a-run"
+    shutil.rmtree(teacher, ignore_errors=True)
+    shutil.copytree(runs.folder / "tiny" / "teacher", teacher)
+    process = runs.start(workdir, f"--config.teacher={teacher}")
+    process.until(lambda: process.saved() > 0)
+    process.send(signal.SIGKILL)
+    codes = []
+    for weights in sorted(teacher.glob("*/*.safetensors")):
+        own = weights.read_bytes()
+        weights.write_bytes(own[:-64] + bytes(byte ^ 1 for byte in own[-64:]))
+        codes.append(runs.start(workdir, f"--config.teacher={teacher}").wait())
+        codes.append(in_a_process(lambda: _code_of_export(workdir, runs.folder / "exported-teacher")))
+        weights.write_bytes(own)
+    assert runs.start(workdir).wait() == 0  # from where the same teacher is too
+    refused = so(set(codes) == {2}, "exit code 2 and one line, of training and of export")
+    outcome = f"{refused}; with the own teacher at another place {_equal(runs.same(workdir))}"
+    return [Row("another teacher", "weights of the UNet, text encoder, autoencoder", len(codes), outcome, "nothing")]
 
 
 def numerics(runs: Runs, draw: random.Random, times: int) -> list[Row]:
@@ -297,6 +357,10 @@ def killed_exports(runs: Runs, draw: random.Random, times: int) -> list[Row]:
     left = len(list(runs.folder.glob(".exported*")))
     outcome = f"a folder was there after {seen}, whole but for {halves}; after one more export {left} leftovers"
     return [Row("export killed", "`kill -9` in its second half", 8, outcome, "nothing")]
+
+
+def _code_of_export(workdir: Path, out: Path) -> int:
+    return command_line.run(export.main, [f"--run={workdir}", f"--out={out}"])
 
 
 def _fresh(runs: Runs, name: str) -> Path:

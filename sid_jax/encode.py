@@ -6,14 +6,11 @@ if __name__ == "__main__":  # before the imports: they take seconds, and may fai
     start("sid_jax.encode")
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import sid_jax.config
-from sid_jax.errors import UserError
 from sid_jax.experiment.encode import encode
 from sid_jax.runtime.cli import command_line
-from sid_jax.runtime.storage.files import absolute, is_remote
-from sid_jax.runtime.storage.small_files import shown
+from sid_jax.runtime.storage.files import on_disk
 
 EPILOG = """\
 Train from the cache by --config.real.source=DIR. It takes 2 bytes for each element of a latent: 32 KB for an image of
@@ -29,13 +26,4 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", metavar="DIR", required=True, help="folder of the cache")
     parser.add_argument("--batch", metavar="N", type=int, default=16, help="images at a time (default: 16)")
     arguments, config = command_line.parse_with_config(parser, argv, sid_jax.config.schema_of)
-    encode(config, _folder(arguments.out), arguments.batch)
-
-
-def _folder(out: str) -> Path:
-    if is_remote(out):
-        raise UserError(f"--out {out}: a cache of latents must be on a disk: name a folder there")
-    try:
-        return Path(absolute(out))
-    except (OSError, ValueError, RuntimeError) as error:  # no folder can have the name, or links lead in a circle
-        raise UserError(f"--out {shown(out)} can't be used: {error}") from error
+    encode(config, on_disk(arguments.out, "--out"), arguments.batch)

@@ -8,7 +8,6 @@ if __name__ == "__main__":  # before the imports: they take seconds, and may fai
 import argparse
 import os
 from collections.abc import Sequence
-from pathlib import Path
 
 from ml_collections import ConfigDict
 
@@ -17,6 +16,7 @@ from sid_jax.evaluation.measure import evaluate, open_metric
 from sid_jax.evaluation.report import as_text, write_json
 from sid_jax.experiment.student import open_model, open_run
 from sid_jax.runtime.cli import command_line
+from sid_jax.runtime.storage.files import absolute
 
 EPILOG = """\
 The table has a row for the teacher (DDIM with guidance) and one for the student. A lower Frechet distance is better;
@@ -51,6 +51,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--samples", metavar="N", type=int, help="images of each (default: what the run's config says)")
     parser.add_argument("--json", metavar="FILE", help="write the table here too")
     arguments = parser.parse_args(argv)
+    table = absolute(arguments.json) if arguments.json else None
     if arguments.step is not None and not arguments.run:
         raise UserError("--step is of a run's checkpoints: give it with --run, not with --model")
     student = open_run(arguments.run, step=arguments.step) if arguments.run else open_model(arguments.model).student
@@ -60,8 +61,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     samples = student.config.evaluate.samples if arguments.samples is None else arguments.samples
     found = evaluate(student, open_metric(student.config, samples), samples)
     print(as_text(found))
-    if arguments.json:
-        write_json(found, Path(arguments.json))
+    if table is not None:
+        write_json(found, table)
 
 
 def _place(config: ConfigDict, arguments: argparse.Namespace) -> None:

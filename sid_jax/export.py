@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from sid_jax.experiment.export import export
 from sid_jax.experiment.student import open_run
 from sid_jax.runtime.cli import command_line
+from sid_jax.runtime.storage.files import on_disk
 
 EPILOG = """\
 The folder has the student's UNet (the moving average, float32), the teacher's other networks and tokenizers, and a
@@ -36,6 +37,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--overwrite", action="store_true", help="replace a model that was changed, or that export did not write"
     )
     arguments = parser.parse_args(argv)
+    out = on_disk(arguments.out, "--out")
     student = open_run(arguments.run, step=arguments.step)
-    export(student, arguments.out, overwrite=arguments.overwrite)
+    export(student, str(out), overwrite=arguments.overwrite)
     print(f"wrote {arguments.out}; its README.md shows how to open it in PyTorch")

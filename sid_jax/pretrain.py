@@ -6,13 +6,13 @@ if __name__ == "__main__":  # before the imports: they take seconds, and may fai
     start("sid_jax.pretrain")
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from sid_jax.digits import prompts as digits
 from sid_jax.digits.classifier import measure_real
 from sid_jax.digits.metric import DigitsMetric
 from sid_jax.digits.pretrain import default, pretrain
 from sid_jax.runtime.cli import command_line
+from sid_jax.runtime.storage.files import on_disk
 
 EPILOG = """\
 Trains, one after the other, a digit classifier (the metric), an autoencoder, and a UNet with its text encoder, and
@@ -33,8 +33,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     arguments, config = command_line.parse_with_config(parser, argv, default())
     if arguments.out:
-        pretrain(config, Path(arguments.out))
+        pretrain(config, on_disk(arguments.out, "--out"))
     else:
-        folder = Path(arguments.real_features)
+        folder = on_disk(arguments.real_features, "--real-features")
         pictures, _ = digits.load_mnist(config.data)
         measure_real(DigitsMetric.load(folder, real=False), pictures).save_real(folder)

@@ -10,16 +10,17 @@ import dataclasses
 import math
 import re
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+from etils import epath
 
 from sid_jax.errors import UserError, user_errors_from
 from sid_jax.experiment.images import ImageProgram
 from sid_jax.experiment.student import Model, Student, open_model, open_run
 from sid_jax.runtime.cli import command_line
 from sid_jax.runtime.run.pictures import TILE, image_grid, save_png
+from sid_jax.runtime.storage.files import absolute, reaching
 from sid_jax.sid import MOST_SEED, FewStep
 
 MOST_STEPS = 10_000  # of a sampler: a sample of so many would take hours
@@ -61,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", metavar="DIR", required=True, help="folder for the pictures, with none in it yet")
     arguments = parser.parse_args(argv)
     _check(arguments)
-    folder = _folder_for_pictures(Path(arguments.out))
+    folder = _folder_for_pictures(absolute(arguments.out))
     model = _open(arguments)
     if model.student is None:
         sampler = model.teacher.sampler(arguments.steps, arguments.guidance)
@@ -88,15 +89,18 @@ def _check(arguments: argparse.Namespace) -> None:
         raise UserError(f"--guidance is {arguments.guidance}: use a finite number")
 
 
-def _folder_for_pictures(folder: Path) -> Path:
+def _folder_for_pictures(folder: epath.Path) -> epath.Path:
     """The folder, made if it is not there.
 
     Raises:
       UserError: it can't be made or written to, or has pictures in it.
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        found = sorted(file.name for file in folder.iterdir() if _PICTURE.fullmatch(file.name))
+        with reaching(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            # In a bucket a folder is there when something is in it.
+            names = [file.name for file in folder.iterdir()] if folder.exists() else []
+            found = sorted(name for name in names if _PICTURE.fullmatch(name))
     except OSError as error:
         raise UserError(f"--out {folder} can't be used as a folder: {error.strerror or error}") from error
     if found:
@@ -147,7 +151,9 @@ def _student_sampler(student: Student, steps: int | None, guidance: float | None
         return dataclasses.replace(student.sampler, num_steps=steps)
 
 
-def save(batches: Iterable[tuple[np.ndarray, np.ndarray]], asked: Sequence[Any], columns: int, folder: Path) -> None:
+def save(
+    batches: Iterable[tuple[np.ndarray, np.ndarray]], asked: Sequence[Any], columns: int, folder: epath.Path
+) -> None:
     """Writes images as `0000.png`, ..., each batch when it is made, and as many of the first as fit as `grid.png`.
 
     Args:
@@ -169,7 +175,8 @@ def save(batches: Iterable[tuple[np.ndarray, np.ndarray]], asked: Sequence[Any],
                         f"picture {name}, of {asked[count]!r}, is not finite and was not written: the weights of the "
                         "model have numbers that are not finite, or too large ones, or --guidance is too large"
                     )
-                save_png(image, folder / name)
+                with reaching(folder):
+                    save_png(image, folder / name)
                 count += 1
                 if count <= _most_in_grid(len(image), columns):
                     shown.append(image)

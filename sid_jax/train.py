@@ -27,6 +27,7 @@ from sid_jax.experiment import build
 from sid_jax.experiment.condition_cache import open_conditions
 from sid_jax.experiment.images import ImageProgram
 from sid_jax.experiment.networks import first_state, frozen_base, networks_of, params_of
+from sid_jax.experiment.paths import with_absolute_paths
 from sid_jax.experiment.streams import open_stream, placed_batch
 from sid_jax.experiment.student import Student
 from sid_jax.runtime.cli import command_line
@@ -39,8 +40,10 @@ from sid_jax.runtime.devices.profile import Profile
 from sid_jax.runtime.run.checkpoints import Checkpoints, abstract
 from sid_jax.runtime.run.log import RunLog, make_workdir
 from sid_jax.runtime.run.messages import logging_to
+from sid_jax.runtime.run.owner import owning
 from sid_jax.runtime.run.pictures import image_grid
 from sid_jax.runtime.run.progress import Progress
+from sid_jax.runtime.run.record import check_checkpoints_are_there, is_teacher_of_run, note_checkpoint, note_teacher
 from sid_jax.runtime.run.resume import check_same_form, check_same_training
 from sid_jax.runtime.run.retention import Keep
 from sid_jax.runtime.run.saving import Saving, SavingPolicy
@@ -71,8 +74,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = command_line.Parser("python -m sid_jax.train", __doc__, EPILOG)
     parser.add_argument("--workdir", metavar="DIR", help="the run's folder (default: runs/<name of the config file>)")
     parser.add_argument(
-        "--resume", choices=("auto", "force"), default="auto",
-        help="force: go on although settings or prompts are not those that the run was started with",
+        "--resume", choices=("auto", "force", "restart"), default="auto",
+        help="force: go on although settings, prompts or teacher are not those that the run was started with; "
+        "restart: begin anew in a folder whose checkpoints are gone",
     )  # fmt: skip
     parser.add_argument(
         "--profile", metavar="START:STOP", default="", help="trace updates START+1 to STOP to WORKDIR/profile"
@@ -82,17 +86,29 @@ def main(argv: Sequence[str] | None = None) -> None:
     processes.join(arguments)
     workdir = arguments.workdir or f"runs/{Path(arguments.config).stem}"
     # Told to end, the process ends at once, but for the loop: before it nothing is lost, and after it all is saved.
-    with hearing(), processes.detecting_lost_processes(), logging_to(make_workdir(workdir)):
-        train(config, workdir, force=arguments.resume == "force", profile=arguments.profile)
+    with (
+        hearing(),
+        processes.detecting_lost_processes(),
+        owning(folder := make_workdir(workdir)),
+        logging_to(folder),
+    ):
+        train(
+            config,
+            workdir,
+            force=arguments.resume == "force",
+            restart=arguments.resume == "restart",
+            profile=arguments.profile,
+        )
 
 
-def train(config: ConfigDict, workdir: str, force: bool = False, profile: str = "") -> None:
+def train(config: ConfigDict, workdir: str, force: bool = False, restart: bool = False, profile: str = "") -> None:
     """Trains, or goes on with, the run in `workdir`. Of several processes each calls this, with the same arguments.
 
     Args:
       config: the resolved settings.
       workdir: the run's folder.
-      force: go on although the settings or prompts are not those that the run was started with.
+      force: go on although settings, prompts or teacher are not those that the run was started with.
+      restart: begin anew although the run has had checkpoints, which are gone.
       profile: "START:STOP", the updates to trace.
 
     Raises:
@@ -106,14 +122,17 @@ def train(config: ConfigDict, workdir: str, force: bool = False, profile: str = 
     meshes.check_batch(config.batch, config.accumulation, mesh)
     total = -(-config.images // config.batch)
     sid_jax.config.check(config)
+    config = with_absolute_paths(config, workdir)
     resolved = config.to_dict()
     metric = open_metric(config, config.evaluate.samples) if config.evaluate.metric else None
     folder = make_workdir(workdir)
+    check_checkpoints_are_there(folder, restart)
     profiling = Profile(profile, folder / "profile")
 
     # ---- The teacher, but for its denoiser, and the method's settings for it.
     devices = f"{mesh.size} {jax.devices()[0].platform} device(s) in {jax.process_count()} process(es)"
     teacher = build.open_teacher(config, "space", mesh=mesh)
+    fingerprints = teacher.fingerprints()
     asked = build.asked_of(config, teacher.conditions)
     say(f"teacher: {config.teacher}; {len(asked)} {teacher.conditions.noun}; {devices}")
     few_step = build.few_step_of(config, teacher.process)
@@ -138,7 +157,8 @@ def train(config: ConfigDict, workdir: str, force: bool = False, profile: str = 
             window = Window(config.batch)
         else:
             check_same_form(checkpoints.state_names(), vars(shapes), workdir)
-            check_same_training(checkpoints.config(), resolved, workdir, force)
+            same_teacher = is_teacher_of_run(folder, fingerprints, force)
+            check_same_training(checkpoints.config(), resolved, workdir, force, same_teacher)
             restored = checkpoints.restore(abstract(shapes, shardings))
             stream.restore(restored.data_position, force=force)
             state, window = restored.state, Window(config.batch, restored.metrics.get("window"))
@@ -146,6 +166,7 @@ def train(config: ConfigDict, workdir: str, force: bool = False, profile: str = 
         step = int(state.step)
         frozen = Frozen(base, params_of(teacher.conditions.parts), space)
         log = closing.enter_context(contextlib.closing(RunLog(folder, resolved, step)))
+        note_teacher(folder, fingerprints)
         progress = closing.enter_context(contextlib.closing(Progress(total * config.batch, step * config.batch)))
 
         # ---- One compiled program for both updates and the average, in each phase of the GAN term's schedule.
@@ -163,7 +184,13 @@ def train(config: ConfigDict, workdir: str, force: bool = False, profile: str = 
             log.picture(0, "student", pictures(state.ema))
         if step < total:
             say(f"{'going on' if step else 'starting'} at update {step} of {total}; compiling the train step")
-        saving = Saving(checkpoints, log, SavingPolicy.from_config(resolved), resolved)
+        saving = Saving(
+            checkpoints,
+            log,
+            SavingPolicy.from_config(resolved),
+            resolved,
+            completed=functools.partial(note_checkpoint, folder),
+        )
         closing.enter_context(contextlib.closing(profiling))
 
         # ---- The loop.

@@ -21,6 +21,8 @@ from sid_jax.experiment.student import open_run
 from sid_jax.runtime.devices.preemption import Preempted
 from sid_jax.runtime.devices.profile import Profile
 from sid_jax.runtime.run.checkpoints import Checkpoints
+from sid_jax.runtime.run.log import make_workdir
+from sid_jax.runtime.run.owner import owning
 
 
 def test_a_run_writes_its_metrics_grids_checkpoints_and_table(finished):
@@ -129,6 +131,48 @@ def test_other_settings_and_prompts_are_gone_on_with_if_that_is_forced(finished,
         "done: 6 updates, 48 images, " in said
         and f"the run is in {run}, its newest checkpoint in {run / 'checkpoints' / '6'}" in said
     )
+
+
+def contents(folder):
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_second_run_in_a_folder_is_refused_and_changes_nothing(tiny_arguments, tmp_path):
+    run = make_workdir(str(tmp_path / "run"))
+    (run / "config.json").write_text("{}")
+    with owning(run):
+        before = contents(tmp_path / "run")
+        with pytest.raises(UserError, match=f"^workdir {run} is in use by process {os.getpid()} on .*, since 20"):
+            train.main([*tiny_arguments, "--config.seed=1"])
+        assert contents(tmp_path / "run") == before
+
+
+def test_a_run_whose_checkpoints_are_gone_does_not_begin_anew(finished, tiny_arguments, tmp_path):
+    run = shutil.copytree(finished, tmp_path / "run", ignore=shutil.ignore_patterns("checkpoints"))
+    before = contents(run)
+    with pytest.raises(UserError, match=r"had a checkpoint of update 6, and .*/checkpoints is gone: mount its disk"):
+        train.main(tiny_arguments)
+    before.pop("run.log")
+    assert {name: content for name, content in contents(run).items() if name != "run.log"} == before
+    (run / "checkpoints" / "6").mkdir(parents=True)
+    with pytest.raises(UserError, match="begins anew only where they are gone"):
+        train.main([*tiny_arguments, "--resume=restart"])
+
+
+def test_a_run_goes_on_with_its_own_teacher_alone(finished, tiny, tiny_overrides, tmp_path):
+    run, teacher = shutil.copytree(finished, tmp_path / "run"), shutil.copytree(tiny / "teacher", tmp_path / "teacher")
+    arguments = [
+        "--config=configs/digits_1step.py", f"--workdir={run}", *tiny_overrides, "--config.evaluate.metric=",
+        f"--config.teacher={teacher}",
+    ]  # fmt: skip
+    train.main(arguments)  # at another place
+    assert json.loads((run / "config.json").read_text())["teacher"] == str(teacher)
+    weights = teacher / "vae" / "diffusion_pytorch_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-2] + b"\x00\x01")
+    with pytest.raises(UserError, match=r"^the teacher is not the one that the run in .* \(vae differ\): put that one"):
+        train.main(arguments)
+    train.main([*arguments, "--resume=force"])
+    assert "going on with another teacher, as --resume=force asks: vae differ" in (run / "run.log").read_text()
 
 
 def test_losses_that_stay_non_finite_stop_the_run(tiny_arguments, tmp_path):

@@ -1,7 +1,6 @@
 """Measures a distilled student beside its teacher: quality, agreement with the prompts, and speed."""
 
 import time
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -16,6 +15,7 @@ from sid_jax.experiment.build import asked_of, open_teacher
 from sid_jax.experiment.images import ImageProgram
 from sid_jax.experiment.student import Student
 from sid_jax.runtime.run.pictures import side_by_side
+from sid_jax.runtime.storage.files import on_disk
 from sid_jax.teachers.conditions import Asked
 
 
@@ -31,7 +31,7 @@ def open_metric(config: ConfigDict, samples: int) -> DigitsMetric:
         raise UserError(f"{samples} samples are too few for a Frechet distance: use at least 100")
     if config.evaluate.teacher_steps < 1:
         raise UserError(f"config key evaluate.teacher_steps is {config.evaluate.teacher_steps}: use a positive number")
-    return DigitsMetric.load(Path(assets.resolve(config.evaluate.metric)))
+    return DigitsMetric.load(on_disk(assets.resolve(config.evaluate.metric), "evaluate.metric"))
 
 
 def evaluate(student: Student, metric: DigitsMetric, samples: int, mesh: jax.sharding.Mesh | None = None) -> Evaluation:

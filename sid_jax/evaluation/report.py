@@ -1,12 +1,13 @@
 """The table of teacher and student, in text, JSON and pictures."""
 
 import json
-from pathlib import Path
 from typing import Any, NamedTuple
+
+from etils import epath
 
 from sid_jax.errors import UserError
 from sid_jax.runtime.run.pictures import save_png
-from sid_jax.runtime.storage.files import write_whole
+from sid_jax.runtime.storage.files import reaching, write_whole
 
 COLUMNS = {
     "steps": "steps",
@@ -56,15 +57,16 @@ def as_text(found: Evaluation) -> str:
     return "\n".join([line(cells[0]), rule, *map(line, cells[1:]), f"({found.samples} images each)"])
 
 
-def write_json(found: Evaluation, path: Path) -> None:
+def write_json(found: Evaluation, path: epath.Path) -> None:
     """The table as a JSON file.
 
     Raises:
       UserError: it can't be written.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, json.dumps({**found.rows, "samples": found.samples}, indent=2) + "\n")
+        with reaching(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(path, json.dumps({**found.rows, "samples": found.samples}, indent=2) + "\n")
     except OSError as error:
         raise UserError(f"{path} can't be written: {error.strerror or error}") from error
 

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -16,6 +15,10 @@ from sid_jax.families.open import open_source
 from sid_jax.families.open import open_teacher as teacher_in
 from sid_jax.runtime.cli import config_file
 from sid_jax.runtime.run.checkpoints import Checkpoints
+from sid_jax.runtime.run.record import check_teacher_of_run
+from sid_jax.runtime.storage.files import absolute, reaching
+from sid_jax.runtime.storage.json_files import read_json
+from sid_jax.runtime.storage.small_files import Unreadable
 from sid_jax.sid import FewStep
 from sid_jax.teachers.teacher import PARTS, Teacher
 
@@ -54,17 +57,24 @@ def open_run(workdir: str, *parts: str, step: int | None = None) -> Student:
       step: the update whose checkpoint is read; None: the newest that can be read.
 
     Raises:
-      UserError: it is not the folder of a run, or has no checkpoint that can be read, or none of that update.
+      UserError: it is not the folder of a run, has no checkpoint that can be read, or none of that update; or its
+        teacher was replaced.
     """
-    folder = Path(workdir)
-    if not (folder / "config.json").is_file():
-        raise UserError(f"{workdir} is not the folder of a run: it has no config.json")
-    if not (folder / "checkpoints").is_dir():
-        raise UserError(f"{workdir} has no checkpoint yet: the first is written after checkpoint_every updates")
-    config = _config_of((folder / "config.json").read_text())
+    folder = absolute(workdir)
+    with reaching(folder):
+        try:
+            saved = read_json(folder / "config.json")
+        except Unreadable as error:
+            if not error.missing:
+                raise
+            raise UserError(f"{workdir} is not the folder of a run: it has no config.json") from None
+        if not (folder / "checkpoints").is_dir():
+            raise UserError(f"{workdir} has no checkpoint yet: the first is written after checkpoint_every updates")
+    config = _config_of(json.dumps(saved))
     with Checkpoints(folder / "checkpoints", read_only=True) as checkpoints:
         checkpoints.check_step(step)  # before the teacher is read, which takes long
         teacher = open_teacher(config, *parts)
+        check_teacher_of_run(folder, teacher.fingerprints)
         device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
         abstract = jax.tree.map(
             lambda p: jax.ShapeDtypeStruct(p.shape, jnp.float32, sharding=device), teacher.denoiser.params

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from sid_jax.errors import UserError
 from sid_jax.formats.weight_names import PICKLES, choose, has_variant, weight_names
+from sid_jax.runtime.storage.files import is_remote
 from sid_jax.runtime.storage.small_files import shown
 
 INDEX = "model_index.json"  # of a pipeline
@@ -27,9 +28,11 @@ def locate(source: str, *, weights: Iterable[tuple[str, str]], variant: str = ""
       UserError: there is no such folder or repository, it cannot be reached, or it is a file or a folder of another
         kind.
     """
+    if is_remote(source):
+        raise UserError(f"{shown(source)}: models are read from folders on a disk, or by hub id: copy it, or mount it")
     weights = list(weights)
     try:
-        folder = Path(source).expanduser()
+        folder = Path(source.removeprefix("file://")).expanduser()
         if folder.is_dir():
             _check_folder(folder, variant if weights else "")
             return folder

@@ -158,6 +158,11 @@ class WithoutNetworks:
         """None."""
         return ()
 
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """None."""
+        return ()
+
     def with_parts(self, parts: tuple[Component, ...]) -> Self:
         """The same: there are none."""
         del parts

@@ -26,6 +26,7 @@ class Conditions(Protocol):
 
     noun: what is asked for, in the plural, as users call it.
     parts: the networks it takes, whose parameters are the `params` of `encode_condition`.
+    files: what it reads besides those, such as tokenizers.
     """
 
     @property
@@ -33,6 +34,9 @@ class Conditions(Protocol):
 
     @property
     def parts(self) -> tuple[Component, ...]: ...
+
+    @property
+    def files(self) -> tuple[Path, ...]: ...
 
     def with_parts(self, parts: tuple[Component, ...]) -> Self:
         """The same with other networks, or the same networks with parameters."""

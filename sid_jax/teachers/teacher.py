@@ -1,6 +1,8 @@
 """The seam between families of models and all the rest: a teacher is six parts."""
 
 import dataclasses
+import hashlib
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol, Self
@@ -8,6 +10,7 @@ from typing import Any, Protocol, Self
 import jax
 import jax.numpy as jnp
 
+from sid_jax.formats.fingerprint import fingerprint
 from sid_jax.formats.state_dict import Place
 from sid_jax.sid import Condition, Denoiser, FewStep, Guidance, Noise, Process
 from sid_jax.teachers.component import Component
@@ -98,3 +101,22 @@ class Teacher:
                 owner = getattr(self, name)
                 changed[name] = owner.with_parts(tuple(part.load(dtype, place) for part in owner.parts))
         return dataclasses.replace(self, **changed)
+
+    def fingerprints(self) -> dict[str, str]:
+        """What tells this teacher from others, wherever it is: a fingerprint of each part, by the name of its folder.
+
+        Those of networks and tokenizers are of their files (see `formats.fingerprint`); what is in no file has none.
+
+        Raises:
+          UserError: a file is missing or can't be read.
+        """
+        found = {}
+        if dataclasses.is_dataclass(self.process):  # its numbers; one that has none is the same in every teacher
+            numbers = json.dumps(dataclasses.asdict(self.process), sort_keys=True, default=repr)
+            found["process"] = hashlib.sha256(numbers.encode()).hexdigest()
+        for part in (self.denoiser, *self.conditions.parts, *self.space.parts):
+            if part.open_weights is not None:
+                found[Path(part.where).name or part.class_name] = fingerprint(part.files())
+        for folder in dict.fromkeys(file.parent for file in self.conditions.files):
+            found[folder.name] = fingerprint(file for file in self.conditions.files if file.parent == folder)
+        return found

@@ -170,3 +170,11 @@ def test_the_order_depends_on_all_bits_of_a_seed():
     seeds = (5, 2**31 + 5, 2**32 + 5, 2**63 + 5, 2**64 - 1)
     prompts = [str(number) for number in range(50)]
     assert len({str(drawn(stream(prompts, batch=10, seed=seed), 2)) for seed in seeds}) == len(seeds)
+
+
+def test_an_address_is_a_file_and_a_sentence_with_one_is_a_prompt():
+    for sentence in ("a corgi as on https://host/a", "https://host/a painted by hand", "x://y z"):
+        assert read_prompts(sentence) == [sentence]
+    for address in ("https://host/a", "x://y"):
+        with pytest.raises(UserError, match=f"^{address}: of addresses only buckets can be opened"):
+            read_prompts(address)

@@ -28,4 +28,5 @@ def bucket(monkeypatch):
     monkeypatch.setitem(sys.modules, "gcsfs", gcsfs)
     fsspec.register_implementation("gcs", Bucket, clobber=True)
     Bucket.store.clear()
+    Bucket.pseudo_dirs[:] = [""]
     return "gs://bucket"

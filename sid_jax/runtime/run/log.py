@@ -1,6 +1,6 @@
 """What a run writes into its workdir, beside its checkpoints:
 
-    config.json        the resolved config
+    config.json        the resolved config; its paths are from the root
     metrics.jsonl      a JSON object a line: step, images, losses and what else follows from config and seed alone, so
                        that two runs of one config are equal to the byte; a value that is not finite is null
     timing.jsonl       the same steps: seconds since the process began; updates/s and images/s since the line before;
@@ -8,18 +8,23 @@
     samples/*.png      sample grids
     tensorboard/       all of it for TensorBoard, and for Weights & Biases where the config names a project
     run.log            what the run has said, see `messages`
+    owner.json         while a run is in the folder: which, see `owner`
 
-A run that goes on from step s first cuts the lines after s, so that no step is missing or there twice. While the disk
-is full, lines wait until there is space, and a checkpoint waits for the lines before it.
+and what a later start compares, see `record`.
+
+A run that goes on from step s first cuts the lines after s, so that no step is missing or there twice. Lines that are
+none of a run's are left out, which is said. While the disk is full, lines wait until there is space, and a checkpoint
+waits for the lines before it.
 """
 
+import io
 import json
 import logging
 import math
 import os
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, BinaryIO
 
 import jax
 import numpy as np
@@ -29,13 +34,22 @@ from PIL import Image
 from sid_jax.errors import UserError
 from sid_jax.runtime.devices import processes
 from sid_jax.runtime.devices.memory import memory_in_use
+from sid_jax.runtime.run import record
 from sid_jax.runtime.run.board import Board
 from sid_jax.runtime.run.pictures import save_png
 from sid_jax.runtime.run.tensorboard import TensorBoard
 from sid_jax.runtime.run.wandb import WandbProject, WandbRun
 from sid_jax.runtime.storage.append_file import AppendFile
-from sid_jax.runtime.storage.files import absolute, refuse_links_out, write_whole
-from sid_jax.runtime.storage.json_files import to_text
+from sid_jax.runtime.storage.files import absolute, is_remote, reaching, refuse_links_out, write_whole
+from sid_jax.runtime.storage.json_files import parse_json, to_text
+from sid_jax.runtime.storage.small_files import check_regular, open_regular, read_small_bytes
+
+_FILES = ("config.json", "metrics.jsonl", "timing.jsonl", "run.log", "wandb_id", record.CHECKPOINT, record.TEACHER)
+_TABLES = ("table.txt", "table.json", "side_by_side.png")
+_FOLDERS = ("samples", "tensorboard", "checkpoints", "profile", "text")
+_CHECKPOINTED = ("gs://", "s3://")  # the buckets that Orbax writes to
+_LONGEST_LINE = 1 << 20  # bytes
+_LARGEST = 1 << 30  # bytes of a file with a line for each log; 2 million lines
 
 _log = logging.getLogger(__name__)
 
@@ -50,15 +64,18 @@ def make_workdir(path: str) -> epath.Path:
       the folder's absolute path.
 
     Raises:
-      UserError: the folder can't be made or written to, a file is in its way, a link in it leads out of it, or it is
-        another folder on other hosts.
+      UserError: the folder can't be made or written to, a file is in its way, a link in it leads out of it, what has
+        the name of one of its files or folders is none, or it is another folder on other hosts.
     """
     folder = absolute(path)
+    if is_remote(folder) and not os.fspath(folder).startswith(_CHECKPOINTED):
+        raise UserError(f"workdir {path}: checkpoints are written to a disk, or to gs:// or s3://: name such a folder")
     probe = folder / f".writable.{jax.process_index()}"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe.write_bytes(b"")
-        probe.unlink()
+        with reaching(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            probe.write_bytes(b"")
+            probe.unlink()
     except (FileExistsError, NotADirectoryError):
         raise UserError(f"workdir {path} can't be made: a file is in its way") from None
     except OSError as error:
@@ -66,7 +83,21 @@ def make_workdir(path: str) -> epath.Path:
     if jax.process_count() > 1 and not processes.share_a_disk(folder).all():
         raise UserError(f"workdir {path} is another folder on other hosts: use one in a bucket, or on a shared disk")
     refuse_links_out(folder)
+    if not is_remote(folder):
+        _check_names(folder)
     return folder
+
+
+def _check_names(folder: epath.Path) -> None:
+    """Raises UserError where something else has the name of a file or of a folder that a run writes."""
+    for name in (*_FILES, *_TABLES):
+        try:
+            check_regular(folder / name)
+        except UserError as error:
+            raise UserError(f"{error}: a run writes it, so remove it or move it away") from None
+    for name in _FOLDERS:
+        if (folder / name).exists() and not (folder / name).is_dir():
+            raise UserError(f"{folder / name} is a file, and a run writes a folder of this name: move it away")
 
 
 class RunLog:
@@ -169,14 +200,15 @@ class JsonLines:
     Args:
       path: local or gs://; made if it is not there.
       last_step: the step that the run goes on from.
+
+    Raises:
+      UserError: what is there is no regular file, or too large for one of these.
     """
 
     def __init__(self, path: os.PathLike | str, last_step: int) -> None:
         self._path = epath.Path(path)
-        before = self._path.read_text() if self._path.exists() else ""
-        kept = "".join(line for line in before.splitlines(keepends=True) if _step(line) <= last_step)
-        if kept != before:
-            write_whole(self._path, kept)
+        if self._path.exists():
+            _cut(self._path, last_step)
         self._file = AppendFile(self._path)
 
     def write(self, record: Mapping[str, Any]) -> None:
@@ -200,14 +232,47 @@ class JsonLines:
         self._file.close()
 
 
-def _step(line: str) -> float:
-    """The step of a line; infinity for half a line, since only a crash after the last checkpoint leaves one."""
-    if not line.endswith("\n"):
-        return math.inf
+def _cut(path: epath.Path, last_step: int) -> None:
+    """Rewrites a file of lines without those after `last_step`, and without what are none of a run's."""
+    if is_remote(path):
+        content: BinaryIO = io.BytesIO(read_small_bytes(path, _LARGEST))
+    else:
+        with open_regular(path) as file:
+            size = os.fstat(file.fileno()).st_size
+        if size > _LARGEST:
+            raise UserError(f"{path}: {size} bytes is too large for the log of a run: move it away")
+        content = open_regular(path)
+    with content:
+        kept, size, strange = _kept(content, last_step)
+    if strange:
+        _log.warning("%s: %d lines that no run writes are left out", path, strange)
+    if len(kept) != size:
+        write_whole(path, kept)
+
+
+def _kept(content: BinaryIO, last_step: int) -> tuple[bytes, int, int]:
+    """The lines up to a step; how many bytes there were; and how many whole lines are none of a run's."""
+    kept, size, strange = bytearray(), 0, 0
+    while line := content.readline(_LONGEST_LINE):
+        size += len(line)
+        step = _step(line)
+        if step is None:
+            # Half a line at the end is what a crash after the last checkpoint leaves.
+            strange += line.endswith(b"\n") or len(line) == _LONGEST_LINE
+        elif step <= last_step:
+            kept += line
+    return bytes(kept), size, strange
+
+
+def _step(line: bytes) -> int | None:
+    """The step of a line; None for half a line, and for what no run writes."""
+    if not line.endswith(b"\n"):
+        return None
     try:
-        return json.loads(line)["step"]
-    except (ValueError, TypeError, KeyError):
-        return math.inf
+        step = parse_json(line, "")["step"]
+    except (UserError, TypeError, KeyError):
+        return None
+    return step if isinstance(step, int) else None
 
 
 def _number(value: Any) -> int | float | None:

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -12,6 +13,8 @@ from sid_jax.runtime.cli import config_file
 # on how they compute. Nor does it depend on where the prompts are: their text is compared elsewhere.
 _FREE = ("images", "log_every", "sample_every", "max_bad_steps", "on_failed_save", "prompts", "remat", "scan")
 _FREE_GROUPS = ("attention.", "evaluate.", "mesh.", "text.", "wandb.", "checkpoint_", "keep_")
+_TEACHER = ("teacher", "variant", "revision")  # where the teacher is, and not which one it is
+_PATHS = ("teacher", "real.source", "real.data_dir")
 _UNSET = "unset"
 
 _log = logging.getLogger(__name__)
@@ -20,7 +23,7 @@ _log = logging.getLogger(__name__)
 def training_differences(saved: Mapping[str, Any], current: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
     """The keys that differ and change the training, each with its saved and its current value.
 
-    A key that was renamed since counts under its new name.
+    A key that was renamed since counts under its new name, and a relative path as the absolute one that it is now.
 
     Args:
       saved: the config of a checkpoint, as JSON has it.
@@ -29,7 +32,7 @@ def training_differences(saved: Mapping[str, Any], current: Mapping[str, Any]) -
     before, now = _flat(saved), _flat(json.loads(json.dumps(current)))
     keys = [key for key in sorted(before | now) if key not in _FREE and not key.startswith(_FREE_GROUPS)]
     values = {key: (before.get(key, _UNSET), now.get(key, _UNSET)) for key in keys}
-    return {key: (old, new) for key, (old, new) in values.items() if old != new}
+    return {key: (old, new) for key, (old, new) in values.items() if old != new and not _one_place(key, old, new)}
 
 
 def check_same_form(saved: Collection[str] | None, current: Collection[str], workdir: str) -> None:
@@ -54,7 +57,11 @@ def check_same_form(saved: Collection[str] | None, current: Collection[str], wor
 
 
 def check_same_training(
-    saved: Mapping[str, Any], current: Mapping[str, Any], workdir: str, force: bool = False
+    saved: Mapping[str, Any],
+    current: Mapping[str, Any],
+    workdir: str,
+    force: bool = False,
+    same_teacher: bool = False,
 ) -> None:
     """Stops a run that would go on with other settings than it was started with.
 
@@ -63,11 +70,14 @@ def check_same_training(
       current: the resolved config as nested dicts.
       workdir: the run's folder, for the error.
       force: reports the differences through logging instead.
+      same_teacher: the teacher is known to be that of the run, so that its place may have changed.
 
     Raises:
       UserError: `training_differences` has some.
     """
     differences = training_differences(saved, current)
+    if same_teacher:
+        differences = {key: values for key, values in differences.items() if key not in _TEACHER}
     if not differences:
         return
     shown = ", ".join(
@@ -79,6 +89,14 @@ def check_same_training(
             "or --resume=force to go on with them"
         )
     _log.warning("going on with other settings, as --resume=force asks: %s", shown)
+
+
+def _one_place(key: str, old: Any, new: Any) -> bool:
+    """Whether two values are the same path, of which one is relative or has a `~`."""
+    if key not in _PATHS or not (isinstance(old, str) and isinstance(new, str) and old and new):
+        return False
+    one, other = (os.path.abspath(os.path.expanduser(value)) for value in (old, new))
+    return one == other and os.path.exists(one)
 
 
 def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:

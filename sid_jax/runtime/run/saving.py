@@ -1,7 +1,7 @@
 """A run's checkpoints as it trains: when one is saved, and what happens when one can't be."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,13 +52,20 @@ class Saving:
       log: the run's log, which must be on the disk as far as the checkpoint is.
       policy: when to save, and when to give up.
       settings: the resolved config as nested dicts, which every checkpoint has in it.
+      completed: is told the step of each checkpoint that is complete.
     """
 
     def __init__(
-        self, checkpoints: Checkpoints, log: RunLog, policy: SavingPolicy, settings: Mapping[str, Any]
+        self,
+        checkpoints: Checkpoints,
+        log: RunLog,
+        policy: SavingPolicy,
+        settings: Mapping[str, Any],
+        completed: Callable[[int], None] | None = None,
     ) -> None:
         self._checkpoints, self._log = checkpoints, log
         self._policy, self._settings = policy, settings
+        self._completed = completed
         self._schedule = Schedule(policy.every, policy.minutes)
         self._seconds: float | None = None
 
@@ -165,7 +172,9 @@ class Saving:
             self._failed(error)
         else:
             if seconds is not None:
-                self._seconds = seconds
+                self._seconds, newest = seconds, self._checkpoints.latest()
+                if self._completed is not None and newest is not None:
+                    self._completed(newest)
                 _log.info("saved checkpoint %s in %.1f s", self._checkpoints.latest(), seconds)
 
     def _failed(self, error: SaveError) -> None:

@@ -1,5 +1,6 @@
 """A run's curves and pictures on Weights & Biases, where the config names a project."""
 
+import re
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from PIL import Image
 
 from sid_jax.errors import UserError
 from sid_jax.runtime.storage.files import is_remote, write_whole
+from sid_jax.runtime.storage.small_files import read_small_text
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ class WandbRun:
       settings: the resolved config as nested dicts, which is shown with the run.
 
     Raises:
-      UserError: wandb is not installed, or does not start.
+      UserError: wandb is not installed, or does not start; or the file with the id has something else.
     """
 
     def __init__(self, workdir: epath.Path, project: WandbProject, settings: Mapping[str, Any]) -> None:
@@ -50,13 +52,16 @@ class WandbRun:
         file = workdir / "wandb_id"
         if not file.exists():
             write_whole(file, secrets.token_hex(4))
+        run = read_small_text(file, most=1000).strip()
+        if not re.fullmatch(r"[\w-]{1,64}", run, re.ASCII):
+            raise UserError(f"{file} has no id of a run on Weights & Biases: delete it, and a new one is drawn")
         self._image = wandb.Image
         try:
             self._run = wandb.init(
                 project=project.project,
                 entity=project.entity or None,
                 name=project.name or workdir.name,
-                id=file.read_text().strip(),
+                id=run,
                 resume="allow",
                 config=dict(settings),
                 dir=None if is_remote(workdir) else str(workdir),

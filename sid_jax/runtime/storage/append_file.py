@@ -8,6 +8,7 @@ import time
 from etils import epath
 
 from sid_jax.runtime.storage.files import is_remote, write_whole
+from sid_jax.runtime.storage.small_files import check_regular
 
 UPLOAD_SECONDS = 60  # at least so long between two uploads of a file in a bucket, unless `flush` asks for one
 
@@ -22,6 +23,9 @@ class AppendFile:
 
     Args:
       path: local or gs://; made if it is not there.
+
+    Raises:
+      UserError: what is there is no regular file, which might wait for a reader for good.
     """
 
     def __init__(self, path: os.PathLike | str) -> None:
@@ -34,6 +38,7 @@ class AppendFile:
             self._uploaded = time.monotonic()
             self._file = None
         else:
+            check_regular(self._path)
             self._file = open(self._path, "ab", buffering=0)  # noqa: SIM115  (closed by `close`)
             self._size = self._file.tell()
 

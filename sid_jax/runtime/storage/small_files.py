@@ -112,6 +112,20 @@ def open_regular(path: os.PathLike | str) -> BinaryIO:
     return file
 
 
+def check_regular(path: os.PathLike | str) -> None:
+    """Checks that a path on a disk is a regular file, a link to one, or not there.
+
+    Raises:
+      Unreadable: it is something else, such as a folder or a named pipe; or nothing can be told of it.
+    """
+    try:
+        _check_kind(path, os.stat(path))
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise Unreadable(path, f"cannot be read ({error.strerror or error})") from error
+
+
 def shown(path: os.PathLike | str) -> str:
     """A path as it may stand in a message: in one line, printable, and not endless."""
     text = os.fspath(path)

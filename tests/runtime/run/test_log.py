@@ -1,5 +1,6 @@
 import json
 import os
+import re
 
 import jax.numpy as jnp
 import numpy as np
@@ -71,6 +72,65 @@ def test_a_resumed_run_has_each_step_once(tmp_path, tail):
     whole = (tmp_path / "whole" / "metrics.jsonl").read_bytes()
     assert (resumed / "metrics.jsonl").read_bytes() == whole
     assert [line["step"] for line in lines(resumed / "timing.jsonl")] == [1, 2, 3, 4, 5, 6]
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        b"\xff\xfe\n",
+        b"[" * 100_000 + b"\n",
+        b'{"step": "1"}\n',
+        b"[1]\n",
+        b"9" * 5000 + b"\n",
+        b"x" * 3_000_000 + b"\n",
+    ],
+)
+def test_lines_that_no_run_writes_are_left_out_and_that_is_said(tmp_path, odd, caplog):
+    log_steps(tmp_path, [1, 2, 3])
+    whole = (tmp_path / "metrics.jsonl").read_bytes()
+    first, rest = whole.split(b"\n", 1)
+    (tmp_path / "metrics.jsonl").write_bytes(first + b"\n" + odd + rest)
+    log_steps(tmp_path, [], resumed_step=3)
+    assert (tmp_path / "metrics.jsonl").read_bytes() == whole
+    assert "lines that no run writes are left out" in caplog.text
+
+
+def test_a_log_of_no_reasonable_size_is_one_line(tmp_path):
+    make_workdir(tmp_path)
+    with open(tmp_path / "metrics.jsonl", "wb") as file:
+        file.truncate(5 << 30)
+    with pytest.raises(UserError, match=r"metrics\.jsonl: 5368709120 bytes is too large"):
+        RunLog(tmp_path, SETTINGS)
+
+
+@pytest.mark.parametrize("name", ["config.json", "metrics.jsonl", "timing.jsonl", "run.log", "wandb_id", "table.txt"])
+@pytest.mark.parametrize("make", [os.mkdir, os.mkfifo, lambda path: os.symlink(path, path)])
+def test_something_else_in_the_place_of_a_file_is_one_line(tmp_path, name, make):
+    make(tmp_path / name)
+    with pytest.raises(UserError, match=f"^{tmp_path / name}: .*: a run writes it, so remove it"):
+        make_workdir(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["samples", "tensorboard", "checkpoints"])
+def test_a_file_in_the_place_of_a_folder_is_one_line(tmp_path, name):
+    (tmp_path / name).write_text("")
+    with pytest.raises(UserError, match=f"^{tmp_path / name} is a file, and a run writes a folder"):
+        make_workdir(tmp_path)
+
+
+@pytest.mark.parametrize("path", ["https://host/run", "x://run", "hf://datasets/a/b"])
+def test_an_address_that_takes_no_checkpoints_is_one_line(path):
+    with pytest.raises(UserError, match=re.escape(path)):
+        make_workdir(path)
+
+
+def test_a_bucket_that_cannot_be_reached_is_one_line(bucket, monkeypatch):
+    def refuse(self, *arguments, **settings):
+        raise RuntimeError("Anonymous caller does not have\nstorage.objects.create access")
+
+    monkeypatch.setattr(type(make_workdir(f"{bucket}/a")), "write_bytes", refuse)
+    with pytest.raises(UserError, match=r"^gs://bucket/a: the bucket can't be used \(Anonymous caller does not have s"):
+        make_workdir(f"{bucket}/a")
 
 
 def test_a_run_that_begins_again_from_nothing_keeps_no_old_lines(tmp_path):

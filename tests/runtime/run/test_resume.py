@@ -88,6 +88,24 @@ def test_a_key_that_was_renamed_and_changed_is_shown_by_its_new_name():
     }
 
 
+def test_a_relative_path_is_the_absolute_one_that_it_is_now(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "teacher").mkdir()
+    for before in ("teacher", "./teacher/", "~/teacher", f"{tmp_path}/x/../teacher"):
+        older = saved() | {"teacher": before}
+        assert training_differences(older, current(teacher=str(tmp_path / "teacher"))) == {}
+    assert training_differences(saved() | {"teacher": "a/b"}, current(teacher=str(tmp_path / "a/b")))  # a hub id
+    assert training_differences(saved() | {"teacher": "teacher"}, current(teacher=str(tmp_path)))
+
+
+def test_a_teacher_that_was_moved_is_the_same_by_what_it_is():
+    moved = current(teacher="/models/sd15", revision="abc", variant="fp16")
+    check_same_training(saved(), moved, "runs/a", same_teacher=True)
+    with pytest.raises(UserError, match=r"teacher was .* and is .*/models/sd15"):
+        check_same_training(saved(), moved, "runs/a")
+
+
 def test_a_tuple_is_the_list_that_it_was_saved_as():
     assert training_differences({"sizes": [8, 16]}, {"sizes": (8, 16)}) == {}
 

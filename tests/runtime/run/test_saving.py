@@ -81,6 +81,15 @@ def test_a_run_goes_on_without_a_checkpoint_that_cannot_be_written(caplog):
     assert caplog.messages == ["the checkpoint of update 4 can't be written: no space; the run goes on"]
 
 
+def test_each_checkpoint_is_told_when_it_is_complete():
+    told = []
+    saving = Saving(InMemory(failing=[4]), Log(), SavingPolicy(every=2), SETTINGS, completed=told.append)
+    run(saving, 6)
+    assert told == [2]  # 6 is still being written
+    saving.finish(6)
+    assert told == [2, 6]
+
+
 def test_or_stops():
     saving = saving_with(InMemory(failing=[4]), on_failed_save="stop")
     with pytest.raises(UserError, match=r"^the checkpoint of update 4 can't be written: no space; make space"):

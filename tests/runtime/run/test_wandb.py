@@ -61,3 +61,11 @@ def test_what_it_does_not_like_is_one_line(wandb, settings, tmp_path):
     wandb.init = init
     with pytest.raises(UserError, match=r"^Weights & Biases does not start: no API key configured; empty wandb.proj"):
         RunLog(make_workdir(tmp_path), settings)
+
+
+@pytest.mark.parametrize("odd", [b"", b"\xff\xfe", b"a b", b"x" * 5000, b"../x"])
+def test_an_id_that_is_none_is_one_line(wandb, settings, tmp_path, odd):
+    (tmp_path / "wandb_id").write_bytes(odd)
+    with pytest.raises(UserError, match=f"^{tmp_path / 'wandb_id'}"):
+        RunLog(make_workdir(tmp_path), settings)
+    assert wandb.begun == []
