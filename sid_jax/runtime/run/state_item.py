@@ -4,6 +4,7 @@ import fnmatch
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import orbax.checkpoint as ocp
 from etils import epath
@@ -19,6 +20,10 @@ class StateHandler(ocp.PyTreeCheckpointHandler):
     def finalize(self, directory: epath.Path) -> None:
         """Merges what the processes have written."""
         super().finalize(_LiteralPath(directory))
+
+    def restore(self, directory: epath.Path, *arguments: Any, **options: Any) -> Any:
+        """Reads the tree; arguments as of Orbax's."""
+        return super().restore(_LiteralPath(directory), *arguments, **options)
 
 
 @ocp.args.register_with_handler(StateHandler, for_save=True)
