@@ -16,6 +16,7 @@ from sid_jax.evaluation.measure import evaluate, open_metric
 from sid_jax.evaluation.report import as_text, write_json
 from sid_jax.experiment.student import open_model, open_run
 from sid_jax.runtime.cli import command_line
+from sid_jax.runtime.cli.outputs import check_output
 from sid_jax.runtime.storage.files import absolute
 
 EPILOG = """\
@@ -54,6 +55,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     table = absolute(arguments.json) if arguments.json else None
     if arguments.step is not None and not arguments.run:
         raise UserError("--step is of a run's checkpoints: give it with --run, not with --model")
+    if table is not None:
+        check_output(table, makes_folders=True)
     student = open_run(arguments.run, step=arguments.step) if arguments.run else open_model(arguments.model).student
     if student is None:
         raise UserError(f"{arguments.model} is not a student that sid_jax.export wrote: there is none to measure")

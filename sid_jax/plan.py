@@ -13,7 +13,6 @@ import json
 import os
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -26,11 +25,17 @@ from sid_jax.planning.compile import Compiled, compile_for
 from sid_jax.planning.program import build_program
 from sid_jax.planning.report import measure, table
 from sid_jax.runtime.cli import command_line
+from sid_jax.runtime.cli.outputs import check_output, write_output
+
+DOES_NOT_FIT = 3
+"""The exit code of a plan that does not fit. A traceback, whose code is 1, says nothing about that."""
+MOST_IMAGES = 2**16
+"""Images a chip that the search for the largest batch stops at: a CPU's memory, for one, is taken for endless."""
 
 EPILOG = f"""\
 targets: {targets.FORMS}
 
-exit codes: 0 it fits; 1 it does not; 2 an error in the arguments or the config
+exit codes: 0 it fits; {DOES_NOT_FIT} it does not; 2 an error in the arguments or the config; 1 a defect of ours
 
 examples:
   python -m sid_jax.plan --config configs/sd15_1step.py --target tpu:v5e:2x4 --config.batch=32
@@ -50,10 +55,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments, config = command_line.parse_with_config(parser, argv, sid_jax.config.schema_of)
     _stay_on_the_cpu()
     for file in filter(None, (arguments.json, arguments.hlo)):
-        if not Path(file).absolute().parent.is_dir():
-            raise UserError(f"{file}: no such folder")
+        check_output(file)
 
     target = targets.parse(arguments.target)
+    if arguments.find_batch and target.platform == "cpu":
+        raise UserError(f"--find-batch: {target.name} has no memory of its own to fill; name a TPU or a GPU")
     print(f"target       {target.name}: {target.count} chip(s) of {target.chip.memory / 1e9:.2f} GB", flush=True)
 
     def plan(config: ConfigDict) -> tuple[dict[str, Any], Compiled]:
@@ -64,10 +70,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         figures, compiled = _find_batch(config, target.count, plan, (figures, compiled))
     print(table(figures))
     if arguments.json:
-        Path(arguments.json).write_text(json.dumps(figures, indent=1) + "\n")
+        write_output(arguments.json, json.dumps(figures, indent=1) + "\n")
     if arguments.hlo:
-        Path(arguments.hlo).write_text(compiled.text)
-    return 0 if figures["fits"] else 1
+        write_output(arguments.hlo, compiled.text)
+    return 0 if figures["fits"] else DOES_NOT_FIT
 
 
 def _stay_on_the_cpu() -> None:
@@ -103,6 +109,10 @@ def _find_batch(config: ConfigDict, chips: int, plan: Callable[[ConfigDict], Pla
 
     largest, too_many = 0, next(iter(tried))
     while fits(too_many):
+        if too_many >= MOST_IMAGES:
+            print(f"  the search ends at {too_many} images a chip", file=sys.stderr, flush=True)
+            figures, compiled = tried[too_many]
+            return figures | {"largest_images_per_chip": too_many}, compiled
         largest, too_many = too_many, 2 * too_many
     while too_many - largest > 1:
         middle = (largest + too_many) // 2

@@ -8,6 +8,7 @@ eight GPUs in one machine, for which the CUDA plugin of JAX compiles from a desc
 import importlib
 import importlib.util
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import resources
@@ -47,6 +48,8 @@ GPUS = {
     "a100": ("a100_sxm_80", Chip(memory=85_100_068_864 - GIB, flops=312e12, bandwidth=2039e9)),
     "rtx4090": ("rtx4090", Chip(memory=25_393_692_672 - GIB, flops=165e12, bandwidth=1008e9)),
 }
+MOST_CHIPS = 2**16
+"""More than the largest pods have. A description of more takes memory, and no compiler knows it."""
 CPU = Chip(memory=float("inf"), flops=1e11, bandwidth=1e10)
 FORMS = "tpu:v4|v5e|v5p|v6e:TOPOLOGY (such as tpu:v5e:2x4), gpu:h100|a100|rtx4090:COUNT, or cpu:COUNT"
 
@@ -80,6 +83,15 @@ def parse(name: str) -> Target:
       UserError: there is no such target. `Target.open` raises it too, where the package of its compiler is missing or
         the topology does not exist.
     """
+    target = _parse(name)
+    if target is None:
+        raise UserError(f"target {name!r} is not known: use {FORMS}")
+    if target.count > MOST_CHIPS:
+        raise UserError(f"target {name!r} has {target.count} chips: at most {MOST_CHIPS} can be planned for")
+    return target
+
+
+def _parse(name: str) -> Target | None:
     platform, *rest = name.split(":")
     if platform == "tpu" and len(rest) == 2 and rest[0] in TPUS:
         sizes = _numbers(rest[1].split("x"))
@@ -94,17 +106,17 @@ def parse(name: str) -> Target:
         return Target(name, "gpu", int(rest[1]), chip, lambda: _open_gpu(description, int(rest[1])))
     if platform == "cpu" and len(rest) == 1 and _numbers(rest):
         return Target(name, "cpu", int(rest[0]), CPU, lambda: _open_cpu(int(rest[0])))
-    raise UserError(f"target {name!r} is not known: use {FORMS}")
+    return None
 
 
 def _numbers(texts: list[str]) -> list[int]:
     """The positive numbers that the texts stand for; none at all if one text is no such number."""
-    good = all(text.isascii() and text.isdecimal() and int(text) > 0 for text in texts)
+    good = all(re.fullmatch(r"0*[1-9][0-9]{0,8}", text) for text in texts)
     return [int(text) for text in texts] if good else []
 
 
 def _open_tpu(generation: str, topology: str, count: int) -> list[jax.Device]:
-    if importlib.util.find_spec("libtpu") is None:
+    if not _installed("libtpu"):
         raise UserError(f'the compiler for TPUs is missing: pip install "jax[tpu]=={jax.__version__}"')
     # Where there is no TPU, libtpu would ask the cloud's metadata service for these, and wait for an answer.
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
@@ -114,11 +126,18 @@ def _open_tpu(generation: str, topology: str, count: int) -> list[jax.Device]:
 
 
 def _open_gpu(description: str, count: int) -> list[jax.Device]:
-    if importlib.util.find_spec("jax_plugins.xla_cuda12") is None:
+    if not _installed("jax_plugins.xla_cuda12"):
         raise UserError(f'the compiler for GPUs is missing: pip install "jax[cuda12]=={jax.__version__}"')
     config = (resources.files("sid_jax.planning") / "gpus" / f"{description}.txtpb").read_text()
     shape = f"1x1x{count}"  # slices x hosts x GPUs
     return _topology("cuda", shape, count, topology=shape, target_config=config)
+
+
+def _installed(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # of a package around it: of `jax_plugins`, where no plugin at all is installed
+        return False
 
 
 def _topology(platform: str, name: str, count: int, **options: str) -> list[jax.Device]:

@@ -34,6 +34,9 @@ def test_a_plan_is_a_table_and_a_json_file(tiny_overrides, target, tmp_path, cap
     [
         (["--target=tpu:v5e"], "target 'tpu:v5e' is not known"),
         (["--target=cpu:1", "--json=nowhere/plan.json"], "nowhere/plan.json: no such folder"),
+        (["--target=cpu:1", "--json=/"], "/ is a folder"),
+        (["--target=cpu:1", f"--hlo={'x' * 5000}"], "'xxx"),
+        (["--target=cpu:1", "--find-batch"], "--find-batch: cpu:1 has no memory of its own to fill"),
         (["--target=cpu:1", "--config.batch=7", "--config.accumulation=2"], "batch 7 can't be split"),
         (["--target=cpu:1", "--config.resolution=500"], "resolution 500 does not suit"),
     ],
@@ -56,3 +59,19 @@ def test_the_batch_that_fits_is_found_by_halving():
     figures, _ = plan._find_batch(config, 2, compile_and_measure, compile_and_measure(config))
     assert figures["largest_images_per_chip"] == 5
     assert asked == [6, 12, 24, 48, 36, 30]
+
+
+def test_the_search_ends_where_everything_fits():
+    def compile_and_measure(config):
+        return {"fits": True, "bytes_per_chip": {"peak": config.batch}}, None
+
+    config = sid_jax.config.default()
+    config.batch = 1
+    figures, _ = plan._find_batch(config, 1, compile_and_measure, compile_and_measure(config))
+    assert figures["largest_images_per_chip"] == plan.MOST_IMAGES
+
+
+def test_what_does_not_fit_has_a_code_that_no_traceback_has(monkeypatch):
+    monkeypatch.setattr(plan, "_plan", lambda *_, **__: ({"fits": False}, None))
+    monkeypatch.setattr(plan, "table", str)
+    assert command_line.run(plan.main, ["--config=configs/sd15_1step.py", "--target=cpu:1"]) == 3

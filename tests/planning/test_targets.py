@@ -39,3 +39,20 @@ def test_a_missing_compiler_is_one_line_that_says_what_to_install(monkeypatch, n
 def test_more_cpus_than_there_are_is_an_error():
     with pytest.raises(UserError, match="xla_force_host_platform_device_count=999"):
         targets.parse("cpu:999").open()
+
+
+def test_no_plugin_at_all_is_one_line_too(monkeypatch):
+    def find(module):
+        raise ModuleNotFoundError("No module named 'jax_plugins'")
+
+    monkeypatch.setattr(importlib.util, "find_spec", find)
+    with pytest.raises(UserError, match=r"pip install .jax\[cuda12\]"):
+        targets.parse("gpu:h100:8").open()
+
+
+@pytest.mark.parametrize(
+    "name", ["tpu:v5e:0x0", "gpu:h100:-1", "gpu:h100:99999999999999999999", "tpu:v5e:1000000x1000000", "cpu:100000"]
+)
+def test_numbers_of_chips_that_nobody_has(name):
+    with pytest.raises(UserError, match=r"is not known|at most 65536"):
+        targets.parse(name)
