@@ -162,7 +162,7 @@ def _call_get_config(file: Path) -> ConfigDict:
         config = get_config()
     except UserError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UserError(f"config {file} failed{_line_in(file, error)}: {_one_line(error)}") from error
     finally:
         sys.path.remove(str(file.parent.resolve()))
@@ -173,14 +173,14 @@ def _call_get_config(file: Path) -> ConfigDict:
     return config
 
 
-def _line_in(file: Path, error: Exception) -> str:
+def _line_in(file: Path, error: BaseException) -> str:
     if isinstance(error, SyntaxError):
         return f" at line {error.lineno}"
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(file)]
     return f" at line {lines[-1]}" if lines else ""
 
 
-def _one_line(error: Exception) -> str:
+def _one_line(error: BaseException) -> str:
     message = error.msg if isinstance(error, SyntaxError) else str(error)
     return f"{type(error).__name__}: {' '.join(message.split())}"
 

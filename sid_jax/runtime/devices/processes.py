@@ -63,7 +63,7 @@ def join(arguments: argparse.Namespace) -> None:
             )
     elif len(missing) < len(flags):
         raise UserError(f"{' and '.join(missing)} missing: give {', '.join(flags)} together")
-    elif int(os.environ.get("SLURM_STEP_NUM_TASKS", 1)) > 1:  # in a step: `srun`, not the batch script around it
+    elif _tasks_of_step() > 1:  # in a step: `srun`, not the batch script around it
         with _reaching("the first node of the step"):
             jax.distributed.initialize(
                 cluster_detection_method="slurm",
@@ -145,6 +145,14 @@ def _check(coordinator: str, num_processes: int, process_id: int) -> None:
         raise UserError(f"--num-processes is {num_processes}: use a positive number")
     if not 0 <= process_id < num_processes:
         raise UserError(f"--process-id is {process_id}: of {num_processes} processes it is 0 to {num_processes - 1}")
+
+
+def _tasks_of_step() -> int:
+    """Tasks of the step of SLURM that this process is in; 1 outside of one."""
+    text = os.environ.get("SLURM_STEP_NUM_TASKS") or "1"
+    if not re.fullmatch(r"[0-9]{1,9}", text):
+        raise UserError(f"SLURM_STEP_NUM_TASKS is {text!r}, not a number of tasks: unset it, or start with srun")
+    return int(text)
 
 
 def _gpus_of_only_task() -> list[int] | None:

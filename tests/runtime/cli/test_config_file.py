@@ -257,3 +257,8 @@ def test_the_schema_of_train_is_overridable_in_every_key():
         number = (config[group] if group else config).get_type(leaf)("7") if value is None else value
         config_file.override(config, settings.default(), key, str(number))
         assert config_file.flatten(config)[key] == number
+
+
+@pytest.mark.parametrize("body", ["raise SystemExit(0)", "import sys; sys.exit('done')", "return get_config()"])
+def test_a_file_that_ends_the_process_or_never_ends_is_an_error(write, body):
+    assert " failed at line 5: " in error_of(config_file.load, write(body), settings.default())

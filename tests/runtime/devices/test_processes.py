@@ -1,3 +1,5 @@
+import argparse
+
 import jax
 import pytest
 
@@ -119,3 +121,10 @@ def test_a_lost_process_is_a_reason_to_run_again(capsys):
 
     assert command_line.run(fail, []) == EXIT_CODE
     assert capsys.readouterr().err.startswith("another process of this run has ended; run the same command again")
+
+
+@pytest.mark.parametrize("text", ["x", " ", "-1", "2.5"])
+def test_a_number_of_tasks_that_is_none(monkeypatch, text):
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", text)
+    with pytest.raises(UserError, match="SLURM_STEP_NUM_TASKS is"):
+        processes.join(argparse.Namespace(coordinator=None, num_processes=None, process_id=None))
