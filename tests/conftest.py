@@ -28,7 +28,10 @@ configuration.set_hypothesis_home_dir(_hypothesis.name)
 @pytest.fixture(scope="session", autouse=True)
 def compilation_cache(tmp_path_factory):
     """Programs that several tests compile are compiled once in a session, and nothing is left behind."""
-    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("compiled")))
+    root = tmp_path_factory.getbasetemp()
+    # Of several workers each has a folder of its own in the session's; the programs are for all of them.
+    root = root.parent if "PYTEST_XDIST_WORKER" in os.environ else root
+    jax.config.update("jax_compilation_cache_dir", str(root / "compiled"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
     yield
     jax.config.update("jax_compilation_cache_dir", None)

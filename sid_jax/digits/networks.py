@@ -35,8 +35,18 @@ def autoencoder(channels: Sequence[int], latent_channels: int, resolution: int) 
     return build("AutoencoderKL", fields)
 
 
-def unet(channels: Sequence[int], heads: int, latent_channels: int, sample_size: int, text_width: int) -> Component:
-    """A UNet2DConditionModel with one residual block and one transformer block a level."""
+def unet(
+    channels: Sequence[int],
+    heads: int,
+    latent_channels: int,
+    sample_size: int,
+    text_width: int,
+    *,
+    attention: bool = True,
+) -> Component:
+    """A UNet2DConditionModel with one residual block a level, and one transformer block; without `attention` the only
+    transformer block is that between the way down and the way up."""
+    kind = "CrossAttn{}Block2D" if attention else "{}Block2D"
     fields = {
         "_class_name": "UNet2DConditionModel",
         "_diffusers_version": _VERSION,
@@ -44,13 +54,13 @@ def unet(channels: Sequence[int], heads: int, latent_channels: int, sample_size:
         "attention_head_dim": heads,
         "block_out_channels": list(channels),
         "cross_attention_dim": text_width,
-        "down_block_types": ["CrossAttnDownBlock2D"] * len(channels),
+        "down_block_types": [kind.format("Down")] * len(channels),
         "in_channels": latent_channels,
         "layers_per_block": 1,
         "norm_num_groups": 8,
         "out_channels": latent_channels,
         "sample_size": sample_size,
-        "up_block_types": ["CrossAttnUpBlock2D"] * len(channels),
+        "up_block_types": [kind.format("Up")] * len(channels),
     }
     return build("UNet2DConditionModel", fields)
 
