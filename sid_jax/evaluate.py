@@ -57,7 +57,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise UserError("--step is of a run's checkpoints: give it with --run, not with --model")
     if table is not None:
         check_output(table, makes_folders=True)
-    student = open_run(arguments.run, step=arguments.step) if arguments.run else open_model(arguments.model).student
+    student = (
+        open_run(arguments.run, step=arguments.step, with_teacher=True)
+        if arguments.run
+        else open_model(arguments.model).student
+    )
     if student is None:
         raise UserError(f"{arguments.model} is not a student that sid_jax.export wrote: there is none to measure")
     _place(student.config, arguments)

@@ -19,6 +19,7 @@ from sid_jax.errors import UserError, user_errors_from
 from sid_jax.experiment.images import ImageProgram
 from sid_jax.experiment.student import Model, Student, open_model, open_run
 from sid_jax.runtime.cli import command_line
+from sid_jax.runtime.cli.outputs import check_output
 from sid_jax.runtime.run.pictures import TILE, image_grid, save_png
 from sid_jax.runtime.storage.files import absolute, reaching
 from sid_jax.sid import MOST_SEED, FewStep
@@ -62,7 +63,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", metavar="DIR", required=True, help="folder for the pictures, with none in it yet")
     arguments = parser.parse_args(argv)
     _check(arguments)
-    folder = _folder_for_pictures(absolute(arguments.out))
+    folder = absolute(arguments.out)
+    _check_folder(folder)
     model = _open(arguments)
     if model.student is None:
         sampler = model.teacher.sampler(arguments.steps, arguments.guidance)
@@ -89,23 +91,17 @@ def _check(arguments: argparse.Namespace) -> None:
         raise UserError(f"--guidance is {arguments.guidance}: use a finite number")
 
 
-def _folder_for_pictures(folder: epath.Path) -> epath.Path:
-    """The folder, made if it is not there.
-
-    Raises:
-      UserError: it can't be made or written to, or has pictures in it.
-    """
+def _check_folder(folder: epath.Path) -> None:
+    """Checks that a folder for pictures can be used. Raises UserError where a file is in its way, or pictures in it."""
     try:
         with reaching(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-            # In a bucket a folder is there when something is in it.
             names = [file.name for file in folder.iterdir()] if folder.exists() else []
             found = sorted(name for name in names if _PICTURE.fullmatch(name))
+        check_output(folder / "grid.png", makes_folders=True)
     except OSError as error:
         raise UserError(f"--out {folder} can't be used as a folder: {error.strerror or error}") from error
     if found:
         raise UserError(f"--out {folder} has pictures in it, such as {found[0]}: name another folder, or remove them")
-    return folder
 
 
 class _Repeated(Sequence[Any]):
@@ -160,13 +156,15 @@ def save(
       batches: images uint8 `[n, H, W, 3]`, and whether each is finite, bool `[n]`.
       asked: what each picture is of.
       columns: of the grid; 1: as many as make it about square.
-      folder: where they go.
+      folder: where they go, made if it is not there.
 
     Raises:
       UserError: a picture is not finite, or the folder can't be written to.
     """
     count, shown = 0, []
     try:
+        with reaching(folder):
+            folder.mkdir(parents=True, exist_ok=True)
         for images, finite in batches:
             for image, good in zip(images, finite, strict=True):
                 name = f"{count:04d}.png"

@@ -123,6 +123,12 @@ def test_a_run_is_opened_by_its_home_and_not_with_another_teacher(finished, tiny
         with pytest.raises(UserError, match=rf"trained from \({Path(name).parent} differ\): put that one back"):
             open_run(str(run))
         file.write_bytes(before)
+    unet = teacher / "unet/diffusion_pytorch_model.safetensors"
+    weights = unet.read_bytes()
+    unet.write_bytes(weights[:-3] + bytes([weights[-3] ^ 1]) + weights[-2:])
+    open_run(str(run))  # the student has its own
+    with pytest.raises(UserError, match=r"trained from \(unet differ\)"):
+        open_run(str(run), with_teacher=True)
     (run / TEACHER).unlink()
     file.write_bytes(other)
     open_run(str(run))  # a run of before, which has no record

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -115,8 +116,8 @@ def test_pictures_are_written_as_they_are_made_and_a_grid_is_bounded(tmp_path, m
 
 def test_grids_of_a_run_are_black_where_pictures_are_not_finite(tiny, caplog):
     teacher = open_model(str(tiny / "teacher")).teacher
-    flags = (teacher, teacher.sampler(1, 1e38), 32)
-    given = (teacher.denoiser.params, ["a handwritten seven"], 0)
+    flags = (teacher, teacher.sampler(1, 1.0), 32)
+    given = (jax.tree.map(lambda p: p * np.nan, teacher.denoiser.params), ["a handwritten seven"], 0)
     assert not ImageProgram(*flags, strict=False)(*given).any()
     assert "1 of 1 pictures are not finite, first that of 'a handwritten seven'; in their place" in caplog.text
     with pytest.raises(UserError, match="1 of 1 pictures are not finite"):

@@ -206,9 +206,9 @@ class JoinedStream:
 
 
 def _seed_of_order(seed: int) -> int:
-    """Grain takes 32 bits: smaller seeds are what they are, and of larger ones all bits count."""
+    """Grain takes 32 bits: smaller seeds count as they are, and of larger ones all bits count."""
     if seed < 2**32:
-        return seed
+        return seed % 2**32
     return int.from_bytes(hashlib.sha256(str(seed).encode()).digest()[:4], "big")
 
 

@@ -105,4 +105,6 @@ class ImageProgram:
 
         condition = Condition(*(self._networks.encode_condition(frozen.conditions, each) for each in read))
         images = self.teacher.space.decode_to_floats(frozen.space, self.sampler.generate(denoiser, noise, condition))
-        return as_bytes(images), jnp.isfinite(images).all((1, 2, 3))
+        finite = jnp.isfinite(images).all((1, 2, 3))
+        # What is not finite becomes any byte, and not the same one on all devices.
+        return jnp.where(finite[:, None, None, None], as_bytes(images), 0), finite

@@ -1,6 +1,7 @@
 """A distilled generator, from a run or from what `export` wrote."""
 
 import dataclasses
+import functools
 import json
 from typing import Any, NamedTuple
 
@@ -48,13 +49,14 @@ class Model(NamedTuple):
     student: Student | None
 
 
-def open_run(workdir: str, *parts: str, step: int | None = None) -> Student:
+def open_run(workdir: str, *parts: str, step: int | None = None, with_teacher: bool = False) -> Student:
     """The student of a checkpoint of a run; of its teacher, these parts have parameters.
 
     Args:
       workdir: the run's folder.
       *parts: of the teacher.
       step: the update whose checkpoint is read; None: the newest that can be read.
+      with_teacher: whether the teacher's denoiser is used too, and so must be the one that the run began with.
 
     Raises:
       UserError: it is not the folder of a run, has no checkpoint that can be read, or none of that update; or its
@@ -74,7 +76,7 @@ def open_run(workdir: str, *parts: str, step: int | None = None) -> Student:
     with Checkpoints(folder / "checkpoints", read_only=True) as checkpoints:
         checkpoints.check_step(step)  # before the teacher is read, which takes long
         teacher = open_teacher(config, *parts)
-        check_teacher_of_run(folder, teacher.fingerprints)
+        check_teacher_of_run(folder, functools.partial(teacher.fingerprints, denoiser=with_teacher))
         device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
         abstract = jax.tree.map(
             lambda p: jax.ShapeDtypeStruct(p.shape, jnp.float32, sharding=device), teacher.denoiser.params

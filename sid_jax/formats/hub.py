@@ -108,7 +108,7 @@ def _not_a_folder(file: Path) -> str:
     if file.suffix in (".safetensors", *PICKLES):
         return (
             f"{file}: a single file of weights, but a folder in the layout of diffusers is needed; PyTorch's diffusers "
-            "makes one: StableDiffusionPipeline.from_single_file(FILE).save_pretrained(FOLDER), or XL's pipeline"
+            "makes one: open it with its pipeline's from_single_file(FILE), and write it with save_pretrained(FOLDER)"
         )
     return f"{file}: a file, but a folder in the layout of diffusers is needed"
 

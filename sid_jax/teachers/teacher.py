@@ -102,10 +102,13 @@ class Teacher:
                 changed[name] = owner.with_parts(tuple(part.load(dtype, place) for part in owner.parts))
         return dataclasses.replace(self, **changed)
 
-    def fingerprints(self) -> dict[str, str]:
+    def fingerprints(self, *, denoiser: bool = True) -> dict[str, str]:
         """What tells this teacher from others, wherever it is: a fingerprint of each part, by the name of its folder.
 
         Those of networks and tokenizers are of their files (see `formats.fingerprint`); what is in no file has none.
+
+        Args:
+          denoiser: whether the denoiser's is among them, whose files are the largest and may have to be fetched.
 
         Raises:
           UserError: a file is missing or can't be read.
@@ -114,7 +117,8 @@ class Teacher:
         if dataclasses.is_dataclass(self.process):  # its numbers; one that has none is the same in every teacher
             numbers = json.dumps(dataclasses.asdict(self.process), sort_keys=True, default=repr)
             found["process"] = hashlib.sha256(numbers.encode()).hexdigest()
-        for part in (self.denoiser, *self.conditions.parts, *self.space.parts):
+        networks = (*self.conditions.parts, *self.space.parts)
+        for part in (self.denoiser, *networks) if denoiser else networks:
             if part.open_weights is not None:
                 found[Path(part.where).name or part.class_name] = fingerprint(part.files())
         for folder in dict.fromkeys(file.parent for file in self.conditions.files):

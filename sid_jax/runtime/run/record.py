@@ -108,13 +108,15 @@ def check_teacher_of_run(workdir: epath.Path, fingerprints: Callable[[], Mapping
 
     Args:
       workdir: the run's folder.
-      fingerprints: makes those of the teacher that is here now; called where the run has a record of its own.
+      fingerprints: makes those of the teacher that is here now, or of what matters of it; called where the run has a
+        record of its own.
 
     Raises:
       UserError: the run has a record of its teacher, and it is another.
     """
     noted = _noted_teacher(workdir)
-    other = [] if noted is None else _differing(noted, fingerprints())
+    found = {} if noted is None else fingerprints()
+    other = [name for name, value in sorted(found.items()) if noted and noted.get(name) != value]
     if other:
         raise UserError(
             f"the teacher is not the one that the run in {workdir} was trained from ({', '.join(other)} differ): "

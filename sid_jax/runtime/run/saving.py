@@ -137,7 +137,7 @@ class Saving:
         bad = window.bad_steps
         if bad < self._policy.max_bad_steps:
             return
-        if bad == step:
+        if bad == step and not window.ever_finite:
             raise UserError(
                 f"the losses were not finite from the first update on, for {bad} updates: the teacher's weights or the "
                 "real images have numbers that are not finite, or that precision.compute can't hold: look at what "

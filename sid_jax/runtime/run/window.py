@@ -22,6 +22,7 @@ class Window:
         self._batch = batch
         self._steps: list[Mapping[str, Any]] = list((pending or {}).get("steps", ()))
         self._bad_before: int = (pending or {}).get("bad_steps", 0)
+        self._finite_before = pending is not None
 
     def add(self, metrics: Mapping[str, jax.Array]) -> None:
         """Adds the metrics of one update: name to scalar."""
@@ -42,9 +43,17 @@ class Window:
             count = count + 1 if self._is_bad(step) else 0
         return count
 
+    @property
+    def ever_finite(self) -> bool:
+        """Whether any update began well, as the first one does if its numbers are good: its first loss is of networks
+        that it has not changed yet. A run that goes on from a checkpoint has had such updates."""
+        return self._finite_before or any(
+            math.isfinite(step["fake_loss"]) and step["dropped_fake"] < self._batch for step in self._fetch()
+        )
+
     def restart(self) -> None:
         """Begins the next line."""
-        self._bad_before = self.bad_steps
+        self._bad_before, self._finite_before = self.bad_steps, self.ever_finite
         self._steps = []
 
     def pending(self) -> dict[str, Any]:

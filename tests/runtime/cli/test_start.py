@@ -22,7 +22,11 @@ if __name__ == "slow":
         pass
 """
 
-STARTS = "from sid_jax.runtime.cli.start import start; start({!r}, preemptible={})"
+# A test that runs in a shell's background has SIGINT ignored, and so would have what it starts.
+STARTS = (
+    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    "from sid_jax.runtime.cli.start import start; start({!r}, preemptible={})"
+)
 
 
 def begin(folder, name, preemptible=False, **environment):
