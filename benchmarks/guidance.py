@@ -61,7 +61,8 @@ def config_of(strategy: str, seed: int, overrides: Sequence[str]) -> ConfigDict:
     """The config of a run. `overrides` are `--config.KEY=VALUE`; those of the GAN do not concern "lsg"."""
     pairs = [tuple(text.removeprefix("--config.").split("=", 1)) for text in overrides]
     pairs = [(key, value) for key, value in pairs if strategy != "lsg" or not key.startswith(("gan.", "real."))]
-    guidance = [("guidance.strategy", strategy), ("guidance.scale", "1.22"), ("guidance.kappa4", "none")]
+    guidance = [("guidance.strategy", strategy), ("guidance.kappa4", "none")]
+    guidance += [("guidance.scale", "1.22")] if strategy == "lsg" else []
     pairs = [*guidance, ("seed", str(seed)), *pairs]
     return config_file.load(STRATEGIES[strategy], sid_jax.config.default(), pairs)
 

@@ -1,16 +1,20 @@
 """Every setting of a run, with its default: the schema that the files in `configs/` fill in.
 
 A config file is a Python file with `get_config()`, which starts from `default()` and changes what its run needs.
-The types of the values below are the types that `--config.x=y` accepts. A common part is the same for all teachers.
-Each family of teachers has a section of its own, and a key that a family has not does not exist there.
+The types of the values below are the types that `--config.x=y` accepts, and `RANGES` says where numbers must be. A
+common part is the same for all teachers. Each family of teachers has a section of its own, and a key that a family has
+not does not exist there.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
 from ml_collections import ConfigDict, config_dict
 
 from sid_jax.errors import UserError
+from sid_jax.runtime.cli.config_file import flatten
 from sid_jax.runtime.run.retention import Keep
 
 
@@ -171,22 +175,122 @@ def _common() -> ConfigDict:
     return c
 
 
+RANGES = {
+    "seed": "[0, 2^64)",
+    "resolution": "[1, 8192]",
+    "images": "[1, 2^53]",
+    "batch": "[1, 2^20]",
+    "accumulation": "[1, 2^20]",
+    "sid.num_steps": "[1, 1000]",
+    "sid.alpha": "[-100, 100]",
+    "sid.loss_scale": "[0, 1e9]",
+    "gan.lambda_d": "[0, 1e9]",
+    "gan.lambda_g": "[0, 1e9]",
+    "gan.start": "[0, 2^53]",
+    "gan.freeze": "[0, 2^53]",
+    "real.max_pixels": "[1, 2^32]",
+    "optimizer.fake_lr": "[0, 1e30]",
+    "optimizer.generator_lr": "[0, 1e30]",
+    "optimizer.generator_beta1": "[0, 1)",
+    "optimizer.beta2": "[0, 1)",
+    "optimizer.eps": "(0, 1e9]",
+    "optimizer.clip_value": "(0, 1e30]",
+    "ema.half_life": "[0, 2^53]",
+    "ema.ramp_up": "[0, 1e9]",
+    "max_bad_steps": "[1, 2^31)",
+    "attention.long": "[0, 2^31)",
+    "mesh.data": "[-1, 2^20]",
+    "mesh.fsdp": "[-1, 2^20]",
+    "log_every": "[1, 2^53]",
+    "sample_every": "[1, 2^53]",
+    "sample_images": "[1, 4096]",
+    "checkpoint_every": "[1, 2^53]",
+    "checkpoint_minutes": "[0, 1e9]",
+    "keep_checkpoints": "[1, 2^31)",
+    "keep_every": "[0, 2^53]",
+    "keep_best": "[0, 2^31)",
+    "evaluate.every": "[0, 2^53]",
+    "evaluate.samples": "[1, 10^6]",
+    "evaluate.teacher_steps": "[1, 10^4]",
+    "evaluate.teacher_guidance": "[-1e4, 1e4]",
+}
+"""Where the numbers of the common part must be, by key. Bounds that no published run is near keep out slips of the hand
+that would take all memory, or all time, without a word."""
+
+MEASURED = ("frechet_distance", "precision", "recall", "prompt_accuracy")
+"""What `evaluate.every` measures; the other names of `metrics.jsonl` are logged in any case."""
+
+SECTION_RANGES: dict[str, dict[str, str]] = {
+    "stable_diffusion": {
+        "sid.t_init": "[0, 10^5]",
+        "sid.t_min": "[0, 10^5]",
+        "sid.t_max": "[0, 10^5]",
+        "guidance.scale": "[-1e4, 1e4]",
+        "guidance.kappa1": "[-1e4, 1e4]",
+        "guidance.kappa2": "[-1e4, 1e4]",
+        "guidance.kappa3": "[-1e4, 1e4]",
+        "guidance.kappa4": "[-1e4, 1e4]",
+        "guidance.prompt_dropout": "[0, 1]",
+    }
+}
+"""The same of each family's section. A number without a range must be finite."""
+
+
+def check_numbers(config: ConfigDict) -> None:
+    """Checks that all numbers are finite and in their ranges.
+
+    Raises:
+      UserError: one is not; the line names it, and its range.
+    """
+    ranges = RANGES | SECTION_RANGES.get(config.family, {})
+    for key, value in flatten(config).items():
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            continue
+        interval = ranges.get(key, "(-inf, inf)")
+        if not _is_in(value, interval):
+            wanted = "a finite number" if key not in ranges else f"{_noun(value)} in {interval}"
+            raise UserError(f"config key {key} is {value}: use {wanted}")
+
+
+def _noun(value: int | float) -> str:
+    return "an int" if isinstance(value, int) else "a number"
+
+
+def _is_in(value: int | float, interval: str) -> bool:
+    """Whether a number is in an interval as `RANGES` has them. Floats are compared as float32, in which they are used:
+    there 1e39 is infinite, and 0.99999999 is 1."""
+    low, high = map(_bound, interval[1:-1].split(","))
+    if isinstance(value, float):
+        with np.errstate(over="ignore"):
+            value, low, high = (float(np.float32(number)) for number in (value, low, high))
+        if not math.isfinite(value):
+            return False
+    above = low < value or (interval[0] == "[" and low == value)
+    return above and (value < high or (interval[-1] == "]" and value == high))
+
+
+def _bound(text: str) -> int | float:
+    base, power, exponent = text.strip().partition("^")
+    return int(base) ** int(exponent) if power else float(base)
+
+
 def check(config: ConfigDict) -> None:
-    """Checks the settings of when a run writes what.
+    """Checks all numbers, and the settings of when a run writes what.
 
     Raises:
       UserError: one of them makes no sense.
     """
-    for key in ("images", "log_every", "sample_every", "checkpoint_every", "max_bad_steps", "sample_images"):
-        if config[key] < 1:
-            raise UserError(f"config key {key} is {config[key]}: use a positive number")
-    if not config.checkpoint_minutes >= 0:
-        raise UserError(f"config key checkpoint_minutes is {config.checkpoint_minutes}: use 0 or a positive number")
+    check_numbers(config)
     if config.on_failed_save not in ("continue", "stop"):
         raise UserError(f"config key on_failed_save is {config.on_failed_save!r}: use continue or stop")
     every = config.evaluate.every
-    if every < 0 or every % config.log_every:
+    if every % config.log_every:
         raise UserError(f"config key evaluate.every is {every}: use 0, or a multiple of log_every")
     if every and not config.evaluate.metric:
         raise UserError("config key evaluate.metric is empty, and evaluate.every needs one: name a metric network")
-    Keep.from_config(config.to_dict())
+    keep = Keep.from_config(config.to_dict())
+    if keep.best and keep.metric in MEASURED and not every:
+        raise UserError(
+            f"config key keep_best is {keep.best}, and nothing measures {keep.metric}: set evaluate.every, or "
+            "keep_best to 0"
+        )

@@ -21,7 +21,7 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 import sid_jax.config
-from sid_jax.evaluation.measure import StudentQuality, evaluate, in_turn, open_metric
+from sid_jax.evaluation.measure import StudentQuality, check_measurable, evaluate, in_turn, open_metric
 from sid_jax.evaluation.report import report
 from sid_jax.experiment import build
 from sid_jax.experiment.condition_cache import open_conditions
@@ -132,6 +132,8 @@ def train(config: ConfigDict, workdir: str, force: bool = False, restart: bool =
     # ---- The teacher, but for its denoiser, and the method's settings for it.
     devices = f"{mesh.size} {jax.devices()[0].platform} device(s) in {jax.process_count()} process(es)"
     teacher = build.open_teacher(config, "space", mesh=mesh)
+    if metric:  # what the table needs, at its end, is refused now
+        check_measurable(config, teacher)
     fingerprints = teacher.fingerprints()
     asked = build.asked_of(config, teacher.conditions)
     say(f"teacher: {config.teacher}; {len(asked)} {teacher.conditions.noun}; {devices}")

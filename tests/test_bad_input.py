@@ -65,6 +65,12 @@ def test_a_real_process_prints_one_line_and_exits_with_2():
         ("--config.evaluate.every=3", "evaluate.every is 3"),
         ("--config.keep_checkpoints=0", "keep_checkpoints is 0"),
         ("--config.keep_best_mode=most", "keep_best_mode is 'most'"),
+        ("--config.keep_best=2", "nothing measures frechet_distance"),
+        ("--config.batch=100000000", "batch is 100000000: use an int in [1, 2^20]"),
+        ("--config.optimizer.eps=nan", "optimizer.eps is nan: use a number in (0, 1e9]"),
+        ("--config.guidance.kappa4=inf", "guidance.kappa4 is inf"),
+        ("--config.sid.loss_scale=-1", "sid.loss_scale is -1.0"),
+        ("--config.guidance.scale=2", "guidance.scale: 2.0 is of strategy lsg, and 'none' has none"),
         ("--config.on_failed_save=cry", "on_failed_save is 'cry'"),
         ("--config.checkpoint_minutes=-1", "checkpoint_minutes is -1"),
         ("--profile=5:5", "--profile is '5:5'"),
@@ -73,6 +79,21 @@ def test_a_real_process_prints_one_line_and_exits_with_2():
 )
 def test_settings(fails, tiny_arguments, override, says):
     assert says in fails(train, *tiny_arguments, override)
+
+
+@pytest.mark.parametrize(
+    "override, says",
+    [
+        ("--config.evaluate.teacher_steps=1000", "DDIM takes 1 to 999 steps, not 1000"),
+        ("--config.resolution=64", "the metric"),
+        ("--config.evaluate.samples=99", "99 samples are too few"),
+    ],
+)
+def test_what_the_table_needs_is_refused_before_the_training(fails, tiny_overrides, tmp_path, override, says):
+    run = tmp_path / "run"
+    command = ["--config=configs/digits_1step.py", f"--workdir={run}", *tiny_overrides, override]
+    assert says in fails(train, *command)
+    assert not (run / "metrics.jsonl").exists()
 
 
 @pytest.mark.parametrize(

@@ -55,6 +55,8 @@ class DigitsMetric:
       real: features of some of the real images, `[N, 64]`, for precision and recall.
     """
 
+    RESOLUTION = 32  # of the images that it takes, in pixels
+
     def __init__(self, classifier: DigitClassifier, reference: Statistics | None, real: np.ndarray | None = None):
         self.graph, self.params = nnx.split(classifier)
         self.reference, self.real = reference, real

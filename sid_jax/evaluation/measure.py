@@ -17,6 +17,7 @@ from sid_jax.experiment.student import Student
 from sid_jax.runtime.run.pictures import side_by_side
 from sid_jax.runtime.storage.files import on_disk
 from sid_jax.teachers.conditions import Asked
+from sid_jax.teachers.teacher import Teacher
 
 
 def open_metric(config: ConfigDict, samples: int) -> DigitsMetric:
@@ -32,6 +33,26 @@ def open_metric(config: ConfigDict, samples: int) -> DigitsMetric:
     if config.evaluate.teacher_steps < 1:
         raise UserError(f"config key evaluate.teacher_steps is {config.evaluate.teacher_steps}: use a positive number")
     return DigitsMetric.load(on_disk(assets.resolve(config.evaluate.metric), "evaluate.metric"))
+
+
+def check_measurable(config: ConfigDict, teacher: Teacher) -> None:
+    """Checks that the teacher and its student can be measured as the config says, before there is a student.
+
+    Raises:
+      UserError: the metric is of images of another size or of prompts that this teacher does not take, or the teacher
+        can't be sampled so.
+    """
+    if config.resolution != DigitsMetric.RESOLUTION:
+        raise UserError(
+            f"config key resolution is {config.resolution}, and the metric {config.evaluate.metric} is of images of "
+            f"{DigitsMetric.RESOLUTION} px: leave evaluate.metric empty for another size"
+        )
+    if teacher.conditions.noun != "prompts":
+        raise UserError(
+            f"the metric {config.evaluate.metric} is of prompts, and the teacher takes {teacher.conditions.noun}: "
+            "leave evaluate.metric empty"
+        )
+    teacher.sampler(config.evaluate.teacher_steps, config.evaluate.teacher_guidance)
 
 
 def evaluate(student: Student, metric: DigitsMetric, samples: int, mesh: jax.sharding.Mesh | None = None) -> Evaluation:

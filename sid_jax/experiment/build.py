@@ -8,13 +8,27 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from sid_jax import assets
+from sid_jax.config import check_numbers
 from sid_jax.errors import UserError, user_errors_from
 from sid_jax.families.open import open_configs, open_source
 from sid_jax.families.open import open_teacher as teacher_in
 from sid_jax.models import Execution
 from sid_jax.runtime.devices import mesh as meshes
 from sid_jax.runtime.devices.precision import parse_dtype
-from sid_jax.sid import LAWS, Ema, FewStep, Gan, Guidance, Loss, Optimizer, Process, Settings, Times, preset
+from sid_jax.sid import (
+    DEFAULT_SCALE,
+    LAWS,
+    Ema,
+    FewStep,
+    Gan,
+    Guidance,
+    Loss,
+    Optimizer,
+    Process,
+    Settings,
+    Times,
+    preset,
+)
 from sid_jax.teachers.conditions import Conditions
 from sid_jax.teachers.teacher import Teacher
 
@@ -40,6 +54,7 @@ def open_teacher(config: ConfigDict, *parts: str, mesh: jax.sharding.Mesh | None
       *parts: of the teacher, whose parameters are read now, in float32.
       mesh: devices that parameters are sharded over; by default they are all on one.
     """
+    check_numbers(config)
     if not config.teacher:
         raise UserError("config key teacher is empty: set it to a diffusers folder or a hub id")
     bundle = open_source(config.teacher, variant=config.variant, revision=config.revision)
@@ -51,6 +66,7 @@ def open_teacher(config: ConfigDict, *parts: str, mesh: jax.sharding.Mesh | None
 
 def describe_teacher(config: ConfigDict, mesh: jax.sharding.Mesh | None = None) -> tuple[Teacher, str]:
     """The same without parameters, and where its configuration is from; published ones come with the package."""
+    check_numbers(config)
     bundle, origin = open_configs(config.teacher, variant=config.variant, revision=config.revision)
     return configured(teacher_in(bundle, config.family), config, mesh), origin
 
@@ -78,6 +94,11 @@ def guidance_of(config: ConfigDict) -> Guidance:
         return Guidance()
     with user_errors_from("config"):
         chosen = preset(config.guidance.strategy, config.guidance.scale)
+        if config.guidance.strategy != "lsg" and config.guidance.scale != DEFAULT_SCALE:
+            raise ValueError(
+                f"guidance.scale: {config.guidance.scale} is of strategy lsg, and {config.guidance.strategy!r} has "
+                "none: leave it out, or set kappa1 to kappa4"
+            )
         names = (field.name for field in dataclasses.fields(Guidance))
         given = {name: config.guidance[name] for name in names if config.guidance[name] is not None}
         chosen = dataclasses.replace(chosen, **given)

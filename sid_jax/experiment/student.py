@@ -104,4 +104,6 @@ def open_model(folder: str) -> Model:
 
 
 def _config_of(text: str) -> ConfigDict:
-    return config_file.from_json(text, sid_jax.config.schema_of)
+    config = config_file.from_json(text, sid_jax.config.schema_of)
+    sid_jax.config.check_numbers(config)
+    return config

@@ -9,7 +9,16 @@ from sid_jax.sid.adam import adam, clip, sanitize
 from sid_jax.sid.ema import ema_beta, ema_update
 from sid_jax.sid.few_step import FewStep, Noise, noise_from_array, noise_from_key
 from sid_jax.sid.gan import Gan, Judged
-from sid_jax.sid.guidance import Condition, Denoiser, Discriminator, Guidance, drop_prompts, guided, preset
+from sid_jax.sid.guidance import (
+    DEFAULT_SCALE,
+    Condition,
+    Denoiser,
+    Discriminator,
+    Guidance,
+    drop_prompts,
+    guided,
+    preset,
+)
 from sid_jax.sid.keys import MOST_SEED, Purpose, key_for, key_of, seed_words
 from sid_jax.sid.losses import Loss, Losses, fake_loss, generator_loss, sid_loss, weights
 from sid_jax.sid.process import Draw, Process, Time
@@ -20,6 +29,7 @@ from sid_jax.sid.train_step import jit_train_step, make_train_step
 from sid_jax.sid.vp import VP
 
 __all__ = [
+    "DEFAULT_SCALE",
     "LAWS",
     "MOST_SEED",
     "VP",

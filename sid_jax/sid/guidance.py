@@ -16,6 +16,8 @@ Discriminator = Callable[[jax.Array, jax.Array, Any], tuple[jax.Array, jax.Array
 """The same with what it says as a discriminator: -> (raw output, logits `[B, ...]`)."""
 
 STRATEGIES = ("none", "lsg", "zero_cfg", "anti_cfg")
+DEFAULT_SCALE = 1.5
+"""Of "lsg": the one of Stable Diffusion 1.5's best published FID."""
 PROMPT_DROPOUT = 0.1
 """The share of update A's prompts that is dropped in SiD-LSG's published code, wherever its fake network is guided."""
 
@@ -59,7 +61,7 @@ class Guidance:
         return PROMPT_DROPOUT if self.kappa1 != 1 or self.kappa2 != 1 else 0.0
 
 
-def preset(strategy: str, scale: float = 1.5) -> Guidance:
+def preset(strategy: str, scale: float = DEFAULT_SCALE) -> Guidance:
     """The scales of a named strategy and their published dropout; `dataclasses.replace` sets single ones apart from it.
 
     "none": no guidance. "lsg", long and short guidance: `scale` everywhere (arXiv 2406.01561). "zero_cfg", "anti_cfg":

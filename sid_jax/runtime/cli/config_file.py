@@ -17,9 +17,9 @@ from typing import Any, TypeAlias
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from sid_jax.errors import UserError
+from sid_jax.errors import UserError, errors_in
 from sid_jax.runtime.storage.json_files import to_text
-from sid_jax.runtime.storage.small_files import read_small_bytes
+from sid_jax.runtime.storage.small_files import check_regular, read_small_bytes
 
 RENAMED = {"optimizer.lr": "optimizer.fake_lr", "optimizer.glr": "optimizer.generator_lr"}
 """Keys that once had another name, old to new. Config files, overrides and saved configs may have the old name."""
@@ -135,6 +135,8 @@ def _existing_file(path: str) -> Path:
         return file
     if file.is_dir():
         raise UserError(f"config {path} is a folder: name a file in it, one of {_names(file) or 'none'}")
+    with errors_in("config"):
+        check_regular(file)  # a pipe or a device in its place
     beside = [*sorted(file.parent.glob("*.py")), *sorted(Path("configs").glob("*.py"))]
     by_stem = {candidate.stem: candidate for candidate in reversed(beside)}
     close = difflib.get_close_matches(file.stem, by_stem, n=1)

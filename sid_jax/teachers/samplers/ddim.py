@@ -1,5 +1,6 @@
 """DDIM, the sampler that the teacher is measured with (Song et al. 2021, arXiv 2010.02502, eta = 0)."""
 
+import math
 from dataclasses import dataclass
 
 import jax
@@ -38,6 +39,8 @@ class DDIM:
         most = len(self.process.alphas_cumprod) - 1
         if not 1 <= self.num_steps <= most:
             raise UserError(f"DDIM takes 1 to {most} steps, not {self.num_steps}")
+        if not math.isfinite(self.guidance_scale):
+            raise UserError(f"DDIM takes a finite guidance, not {self.guidance_scale}")
 
     @property
     def times(self) -> tuple[int, ...]:

@@ -1,0 +1,64 @@
+"""Numbers of a config: each has a range, and what is outside, or no number, is one line that names it."""
+
+from pathlib import Path
+
+import pytest
+
+import sid_jax.config
+from sid_jax.config import RANGES, SECTION_RANGES, check_numbers, default
+from sid_jax.errors import UserError
+from sid_jax.runtime.cli import config_file
+
+ALL = RANGES | SECTION_RANGES["stable_diffusion"]
+
+
+def numeric_keys():
+    """Keys of numbers with their types; those whose default is None have theirs in the schema."""
+    found = {}
+    for key in config_file.flatten(default()):
+        group, _, leaf = key.rpartition(".")
+        kind = (default()[group] if group else default()).get_type(leaf)
+        if kind in (int, float):
+            found[key] = kind
+    return found
+
+
+def changed(key, value):
+    config = default()
+    config.update_from_flattened_dict({key: value})
+    return config
+
+
+def test_every_number_has_a_range():
+    assert set(numeric_keys()) == set(ALL)
+
+
+@pytest.mark.parametrize("key", sorted(ALL))
+def test_what_is_outside_is_named(key):
+    low, high = ALL[key][1:-1].split(",")
+    kind = numeric_keys()[key]
+    below, above = sid_jax.config._bound(low), sid_jax.config._bound(high)
+    wrong = [float("nan"), float("inf"), float("-inf"), 1e39] if kind is float else [int(below) - 1, 2**64, -(2**70)]
+    if kind is float:
+        wrong += [float(below) - abs(float(below)) - 1, float(above) * 2 + 1]
+    for value in wrong:
+        with pytest.raises(UserError, match=rf"^config key {key} is "):
+            check_numbers(changed(key, value))
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("optimizer.fake_lr", 1e30), ("guidance.kappa1", -1.0), ("seed", 2**64 - 1), ("optimizer.clip_value", None)],
+)
+def test_ends_of_ranges_are_in_them(key, value):
+    check_numbers(changed(key, value))
+
+
+def test_floats_are_what_they_are_in_float32():
+    with pytest.raises(UserError, match=r"optimizer\.beta2 is 0\.99999999: use a number in \[0, 1\)"):
+        check_numbers(changed("optimizer.beta2", 0.99999999))
+
+
+@pytest.mark.parametrize("file", sorted(Path("configs").glob("*_*step*.py")), ids=lambda file: file.stem)
+def test_the_configs_are_in_range(file):
+    check_numbers(config_file.load(str(file), sid_jax.config.schema_of))
