@@ -24,7 +24,7 @@ def default(family: str = "stable_diffusion") -> ConfigDict:
     Raises:
       UserError: there is no such family.
     """
-    if family not in SECTIONS:
+    if not isinstance(family, str) or family not in SECTIONS:
         raise UserError(f"config key family is {family!r}: use one of {', '.join(SECTIONS)}")
     c = _common()
     c.family = family
@@ -198,7 +198,7 @@ RANGES = {
     "ema.half_life": "[0, 2^53]",
     "ema.ramp_up": "[0, 1e9]",
     "max_bad_steps": "[1, 2^31)",
-    "attention.long": "[0, 2^31)",
+    "attention.long": "[1, 2^31)",
     "mesh.data": "[-1, 2^20]",
     "mesh.fsdp": "[-1, 2^20]",
     "log_every": "[1, 2^53]",
@@ -237,19 +237,23 @@ SECTION_RANGES: dict[str, dict[str, str]] = {
 
 
 def check_numbers(config: ConfigDict) -> None:
-    """Checks that all numbers are finite and in their ranges.
+    """Checks that all numbers are finite and in their ranges, those in tuples too.
+
+    Args:
+      config: of a run; or of a command with a schema of its own, whose numbers must be finite.
 
     Raises:
       UserError: one is not; the line names it, and its range.
     """
-    ranges = RANGES | SECTION_RANGES.get(config.family, {})
-    for key, value in flatten(config).items():
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            continue
-        interval = ranges.get(key, "(-inf, inf)")
-        if not _is_in(value, interval):
-            wanted = "a finite number" if key not in ranges else f"{_noun(value)} in {interval}"
-            raise UserError(f"config key {key} is {value}: use {wanted}")
+    ranges = RANGES | SECTION_RANGES.get(config.family, {}) if "family" in config else {}
+    for key, whole in flatten(config).items():
+        for value in whole if isinstance(whole, tuple | list) else (whole,):
+            if not isinstance(value, int | float) or (isinstance(value, bool) and key not in ranges):
+                continue
+            interval = ranges.get(key, "(-inf, inf)")
+            if isinstance(value, bool) or not _is_in(value, interval):
+                wanted = f"{_noun(value)} in {interval}" if key in ranges else "a finite number"
+                raise UserError(f"config key {key} is {str(value)[:60]}: use {wanted}")
 
 
 def _noun(value: int | float) -> str:
@@ -289,6 +293,11 @@ def check(config: ConfigDict) -> None:
     if every and not config.evaluate.metric:
         raise UserError("config key evaluate.metric is empty, and evaluate.every needs one: name a metric network")
     keep = Keep.from_config(config.to_dict())
+    if keep.best and keep.metric not in MEASURED and not keep.metric.endswith(("_loss", "_norm", "_logit")):
+        raise UserError(
+            f"config key keep_best_by is {keep.metric!r}, which no line of metrics.jsonl has: use one of "
+            f"{', '.join(MEASURED)}, or a loss such as generator_loss"
+        )
     if keep.best and keep.metric in MEASURED and not every:
         raise UserError(
             f"config key keep_best is {keep.best}, and nothing measures {keep.metric}: set evaluate.every, or "

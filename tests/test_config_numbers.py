@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from ml_collections import ConfigDict
 
 import sid_jax.config
 from sid_jax.config import RANGES, SECTION_RANGES, check_numbers, default
@@ -52,6 +53,26 @@ def test_what_is_outside_is_named(key):
 )
 def test_ends_of_ranges_are_in_them(key, value):
     check_numbers(changed(key, value))
+
+
+@pytest.mark.parametrize(
+    ("saved", "says"),
+    [
+        ('{"family": []}', "config key family is \\[\\]"),
+        ('{"batch": true}', "key batch takes an int, not True"),
+        ('{"sid": {"alpha": true}}', "key sid.alpha takes a float, not True"),
+        (f'{{"optimizer": {{"eps": 1{"0" * 400}}}}}', "key optimizer.eps takes a float, not 1000"),
+    ],
+)
+def test_a_saved_config_has_them_in_their_types(saved, says):
+    with pytest.raises(UserError, match=says):
+        config_file.from_json(saved, sid_jax.config.schema_of)
+
+
+def test_numbers_of_another_schema_are_finite():
+    config = ConfigDict({"steps": 5, "guidance": (1.0, float("nan"))})
+    with pytest.raises(UserError, match=r"^config key guidance is nan: use a finite number"):
+        check_numbers(config)
 
 
 def test_floats_are_what_they_are_in_float32():

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from ml_collections import ConfigDict
 
+from sid_jax.config import check_numbers
 from sid_jax.digits import networks
 from sid_jax.digits import prompts as digits
 from sid_jax.digits.autoencoder import encode, train_autoencoder
@@ -71,6 +72,7 @@ def pretrain(config: ConfigDict, out: Path) -> None:
     Raises:
       UserError: the data or the folder can't be used, or a setting makes no network.
     """
+    check_numbers(config)
     with user_errors_from("config"):
         seed_words(config.seed)
     pictures, labels = digits.load_mnist(config.data)

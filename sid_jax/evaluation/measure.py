@@ -65,6 +65,7 @@ def evaluate(student: Student, metric: DigitsMetric, samples: int, mesh: jax.sha
       mesh: the devices that make the images; by default one. Where it has several processes', all of them call this.
     """
     config = student.config
+    check_measurable(config, student.teacher)
     teacher = open_teacher(config, "denoiser", "conditions", "space", mesh=mesh)
     all_asked = asked_of(config, teacher.conditions)
     asked = in_turn(all_asked, samples)

@@ -72,7 +72,8 @@ def open_run(workdir: str, *parts: str, step: int | None = None, with_teacher: b
             raise UserError(f"{workdir} is not the folder of a run: it has no config.json") from None
         if not (folder / "checkpoints").is_dir():
             raise UserError(f"{workdir} has no checkpoint yet: the first is written after checkpoint_every updates")
-    config = _config_of(json.dumps(saved))
+    with errors_in(str(folder / "config.json")):
+        config = _config_of(json.dumps(saved))
     with Checkpoints(folder / "checkpoints", read_only=True) as checkpoints:
         checkpoints.check_step(step)  # before the teacher is read, which takes long
         teacher = open_teacher(config, *parts)

@@ -117,11 +117,14 @@ def from_json(text: str, schema: Schema) -> ConfigDict:
         if key not in defaults:
             raise UserError(f"saved config: {_unknown_key(key, list(defaults))}")
         typed = tuple(value) if isinstance(defaults[key], tuple) and isinstance(value, list) else value
+        group, leaf = _group_of(schema, key)
         try:
+            if isinstance(value, bool) and group.get_type(leaf) is not bool:
+                raise TypeError("a truth value is no number")
             config.update_from_flattened_dict({key: typed})
-        except TypeError as error:
+        except (TypeError, OverflowError) as error:
             expected = _expected(schema, key, defaults[key])
-            raise UserError(f"saved config: key {given} takes {expected}, not {value!r}") from error
+            raise UserError(f"saved config: key {given} takes {expected}, not {repr(value)[:60]}") from error
     return config.lock()
 
 

@@ -1,6 +1,5 @@
 """DDIM, the sampler that the teacher is measured with (Song et al. 2021, arXiv 2010.02502, eta = 0)."""
 
-import math
 from dataclasses import dataclass
 
 import jax
@@ -14,6 +13,9 @@ from sid_jax.sid import VP, Condition, Denoiser, Noise, guided
 def trailing(total: int, num_steps: int) -> tuple[int, ...]:
     """The times of diffusers' `timestep_spacing="trailing"`, descending from the last of `total`."""
     return tuple(int(t) for t in np.round(np.arange(total, 0, -total / num_steps)) - 1)[:num_steps]
+
+
+MOST_GUIDANCE = 3.4e38  # float32 has nothing beyond
 
 
 @dataclass(frozen=True)
@@ -39,8 +41,8 @@ class DDIM:
         most = len(self.process.alphas_cumprod) - 1
         if not 1 <= self.num_steps <= most:
             raise UserError(f"DDIM takes 1 to {most} steps, not {self.num_steps}")
-        if not math.isfinite(self.guidance_scale):
-            raise UserError(f"DDIM takes a finite guidance, not {self.guidance_scale}")
+        if not abs(self.guidance_scale) < MOST_GUIDANCE:
+            raise UserError(f"DDIM takes a guidance below {MOST_GUIDANCE:g}, not {self.guidance_scale}")
 
     @property
     def times(self) -> tuple[int, ...]:
