@@ -77,7 +77,8 @@ def open_run(workdir: str, *parts: str, step: int | None = None, with_teacher: b
     with Checkpoints(folder / "checkpoints", read_only=True) as checkpoints:
         checkpoints.check_step(step)  # before the teacher is read, which takes long
         teacher = open_teacher(config, *parts)
-        check_teacher_of_run(folder, functools.partial(teacher.fingerprints, denoiser=with_teacher))
+        fingerprints = functools.partial(teacher.fingerprints, denoiser=with_teacher)
+        check_teacher_of_run(folder, fingerprints, () if with_teacher else (teacher.denoiser.name,))
         device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
         abstract = jax.tree.map(
             lambda p: jax.ShapeDtypeStruct(p.shape, jnp.float32, sharding=device), teacher.denoiser.params

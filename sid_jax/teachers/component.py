@@ -108,6 +108,11 @@ class Component:
             digest.update(digest_of(path))
         return digest.hexdigest()
 
+    @property
+    def name(self) -> str:
+        """That of its folder; of a network that was made here, its class."""
+        return Path(self.where).name or self.class_name
+
     def files(self) -> tuple[Path, ...]:
         """Its `config.json`, where there is one, and its files of weights."""
         weights = self.weights()

@@ -120,7 +120,7 @@ class Teacher:
         networks = (*self.conditions.parts, *self.space.parts)
         for part in (self.denoiser, *networks) if denoiser else networks:
             if part.open_weights is not None:
-                found[Path(part.where).name or part.class_name] = fingerprint(part.files())
+                found[part.name] = fingerprint(part.files())
         for folder in dict.fromkeys(file.parent for file in self.conditions.files):
             found[folder.name] = fingerprint(file for file in self.conditions.files if file.parent == folder)
         return found

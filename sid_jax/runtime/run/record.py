@@ -6,7 +6,7 @@ teacher.json           the fingerprints of the teacher that it is trained from
 
 import logging
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 from etils import epath
 
@@ -103,20 +103,21 @@ def is_teacher_of_run(workdir: epath.Path, fingerprints: Mapping[str, str], forc
     return True
 
 
-def check_teacher_of_run(workdir: epath.Path, fingerprints: Callable[[], Mapping[str, str]]) -> None:
+def check_teacher_of_run(
+    workdir: epath.Path, fingerprints: Callable[[], Mapping[str, str]], besides: Collection[str] = ()
+) -> None:
     """Stops what would combine a run's student with another teacher than the run's.
 
     Args:
       workdir: the run's folder.
-      fingerprints: makes those of the teacher that is here now, or of what matters of it; called where the run has a
-        record of its own.
+      fingerprints: makes those of the teacher that is here now; called where the run has a record of its own.
+      besides: names that are not compared.
 
     Raises:
       UserError: the run has a record of its teacher, and it is another.
     """
     noted = _noted_teacher(workdir)
-    found = {} if noted is None else fingerprints()
-    other = [name for name, value in sorted(found.items()) if noted and noted.get(name) != value]
+    other = [] if noted is None else [name for name in _differing(noted, fingerprints()) if name not in besides]
     if other:
         raise UserError(
             f"the teacher is not the one that the run in {workdir} was trained from ({', '.join(other)} differ): "
