@@ -257,9 +257,7 @@ def second_process(runs: Runs, draw: random.Random, times: int) -> list[Row]:
 def checkpoints_not_mounted(runs: Runs, draw: random.Random, times: int) -> list[Row]:
     """The folder of the checkpoints is gone, then empty, when the run goes on."""
     workdir = _fresh(runs, "mount")
-    process = runs.start(workdir)
-    process.until(lambda: process.saved() > 0)
-    process.send(signal.SIGTERM)
+    process = _ended_by(signal.SIGTERM, runs, workdir)
     away = workdir.with_name("mount-away")
     shutil.rmtree(away, ignore_errors=True)
     process.checkpoints.rename(away)
@@ -279,9 +277,7 @@ def checkpoints_not_mounted(runs: Runs, draw: random.Random, times: int) -> list
 def prompts(runs: Runs, draw: random.Random, times: int) -> list[Row]:
     """A prompts file that is another one, or none, when the run goes on."""
     workdir = _fresh(runs, "prompts")
-    process = runs.start(workdir)
-    process.until(lambda: process.saved() > 0)
-    process.send(signal.SIGKILL)
+    _ended_by(signal.SIGKILL, runs, workdir)
     file = runs.folder / "prompts-of-a-run.txt"
     own = (runs.folder / "tiny" / "prompts.txt").read_text()
     said = []
@@ -303,9 +299,7 @@ def another_teacher(runs: Runs, draw: random.Random, times: int) -> list[Row]:
     workdir, teacher = _fresh(runs, "teacher"), runs.folder / "teacher-of-a-run"
     shutil.rmtree(teacher, ignore_errors=True)
     shutil.copytree(runs.folder / "tiny" / "teacher", teacher)
-    process = runs.start(workdir, f"--config.teacher={teacher}")
-    process.until(lambda: process.saved() > 0)
-    process.send(signal.SIGKILL)
+    _ended_by(signal.SIGKILL, runs, workdir, f"--config.teacher={teacher}")
     codes = []
     for weights in sorted(teacher.glob("*/*.safetensors")):
         own = weights.read_bytes()
@@ -368,6 +362,14 @@ def _fresh(runs: Runs, name: str) -> Path:
     workdir = runs.folder / name
     shutil.rmtree(workdir, ignore_errors=True)
     return workdir
+
+
+def _ended_by(number: int, runs: Runs, workdir: Path, *flags: str) -> Process:
+    """A run that has saved a checkpoint, and was then sent a signal."""
+    process = runs.start(workdir, *flags)
+    process.until(lambda: process.saved() > 0)
+    process.send(number)
+    return process
 
 
 def _equal(same: bool) -> str:

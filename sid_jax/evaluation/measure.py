@@ -24,14 +24,12 @@ def open_metric(config: ConfigDict, samples: int) -> DigitsMetric:
     """The metric network that a config names, for a table on `samples` images of each.
 
     Raises:
-      UserError: it names none, or there are too few samples, or the teacher can't be sampled as it says.
+      UserError: it names none, or there are too few samples.
     """
     if not config.evaluate.metric:
         raise UserError("config key evaluate.metric is empty: there is no metric for this teacher")
     if samples < 100:
         raise UserError(f"{samples} samples are too few for a Frechet distance: use at least 100")
-    if config.evaluate.teacher_steps < 1:
-        raise UserError(f"config key evaluate.teacher_steps is {config.evaluate.teacher_steps}: use a positive number")
     return DigitsMetric.load(on_disk(assets.resolve(config.evaluate.metric), "evaluate.metric"))
 
 

@@ -1,6 +1,5 @@
 """Which files of an exported folder an export wrote, and which a user put there, so that none of theirs is lost."""
 
-import hashlib
 import os
 import shutil
 import stat
@@ -9,6 +8,7 @@ from pathlib import Path
 
 from sid_jax.errors import UserError
 from sid_jax.formats.diffusers_folder import INDEX, MARKER
+from sid_jax.formats.fingerprint import digest_of
 from sid_jax.runtime.storage.json_files import read_json, write_json
 
 LIST = "sid_jax_files.json"  # path in the folder to SHA-256, of all that an export wrote but the list itself
@@ -120,8 +120,7 @@ def _is_same(file: Path, digest: object) -> bool:
 
 
 def _digest(file: Path) -> str:
-    with file.open("rb") as f:
-        return hashlib.file_digest(f, "sha256").hexdigest()
+    return digest_of(file).hex()
 
 
 def _link(source: Path, target: Path) -> None:

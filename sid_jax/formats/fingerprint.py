@@ -33,6 +33,12 @@ def fingerprint(files: Iterable[Path]) -> str:
     return digest.hexdigest()
 
 
+def digest_of(path: Path) -> bytes:
+    """SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()
+
+
 def _fingerprint(path: Path) -> bytes:
     with path.open("rb") as file:
         blocks = _blocks(file) if path.suffix == ".safetensors" else None

@@ -14,6 +14,7 @@ from flax import nnx
 
 from sid_jax.errors import UserError
 from sid_jax.formats.bundle import Bundle, Tensors
+from sid_jax.formats.fingerprint import digest_of
 from sid_jax.formats.safetensors_files import open_weights
 from sid_jax.formats.state_dict import Place, Stored, from_params, layout, match, to_params
 from sid_jax.models.layers.constant import Constant
@@ -233,12 +234,6 @@ def open_component(folder: Path, class_name: str, *, variant: str = "", **option
     stem = NETWORK_TYPES[class_name].stem
     weights = open_weights
     return dataclasses.replace(component, open_weights=lambda: weights(folder, stem, variant), where=str(folder))
-
-
-def digest_of(path: Path) -> bytes:
-    """SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").digest()
 
 
 class _OneKey:

@@ -15,7 +15,8 @@ from flax import nnx
 from sid_jax.data.prompts import read_prompt_file, read_prompts
 from sid_jax.data.streams import ConditionStream, Stream
 from sid_jax.errors import UserError
-from sid_jax.teachers.component import Component, WithoutNetworks, digest_of
+from sid_jax.formats.fingerprint import digest_of
+from sid_jax.teachers.component import Component, WithoutNetworks
 
 Asked = Sequence[Any]
 """What is asked for, one of it for each image: prompts, or labels."""
