@@ -85,7 +85,7 @@ def _sdxl() -> diffusers.StableDiffusionXLPipeline:
         down_block_types=(_DOWN, _CROSS_DOWN),
         up_block_types=(_CROSS_UP, _UP),
         cross_attention_dim=16 + 8,
-        transformer_layers_per_block=(1, 2),
+        transformer_layers_per_block=(1, 1),
         use_linear_projection=True,
         addition_embed_type="text_time",
         addition_time_embed_dim=4,

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import time
 
 import jax
 import numpy as np
@@ -12,6 +13,8 @@ from sid_jax.runtime.devices import processes
 from sid_jax.runtime.run.checkpoints import Checkpoints, SaveError
 from sid_jax.runtime.run.saving_errors import one_line
 from sid_jax.runtime.storage.files import absolute
+
+_TRIES = 20  # at removing the folder, a tenth of a second apart
 
 
 def try_checkpoints(path: os.PathLike | str) -> None:
@@ -40,9 +43,17 @@ def try_checkpoints(path: os.PathLike | str) -> None:
 
 
 def _remove(folder: epath.Path) -> None:
+    """Removes the trial's folder, more than once if need be: Orbax removes what a failed save left in its own thread.
+
+    Each of the two stops at a file that the other has just removed, with or without an error.
+    """
     if processes.is_first():
-        with contextlib.suppress(OSError):
-            folder.rmtree(missing_ok=True)
+        for _ in range(_TRIES):
+            with contextlib.suppress(OSError):
+                folder.rmtree(missing_ok=True)
+                if not folder.exists():
+                    break
+            time.sleep(0.1)
     processes.wait_for_all("a trial's folder is removed")
 
 
