@@ -13,7 +13,7 @@ from sid_jax.runtime.cli import config_file
 from sid_jax.runtime.storage.files import absolute, is_remote
 from sid_jax.runtime.storage.json_files import read_json
 
-KEYS = ("teacher", "prompts", "real.source", "real.data_dir", "text.cache", "evaluate.metric")
+KEYS = ("teacher", "prompts", "labels.counts", "real.source", "real.data_dir", "text.cache", "evaluate.metric")
 """Settings that are paths; or names that are none, which stay: hub ids, `bundled:NAME`, `tfds:NAME`."""
 
 

@@ -6,6 +6,7 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
+from sid_jax.data.labels import CountedLabels, read_counts
 from sid_jax.data.pairs import Encoded, PairSource
 from sid_jax.data.sources.open import open_pairs
 from sid_jax.data.streams import JoinedStream, PairStream
@@ -46,7 +47,7 @@ def open_stream(
     Raises:
       UserError: the images can't be read, or they are latents that are not the teacher's.
     """
-    stream = teacher.conditions.stream(asked, config.batch, config.seed, rows)
+    stream = teacher.conditions.stream(_as_counted(config, asked), config.batch, config.seed, rows)
     if not gan.used:
         return stream, ()
     if precomputes(config):
@@ -86,6 +87,12 @@ def placed_batch(
     of_images = None if real is None else Real(real["images"], real["tokens"])
     corrupted = None if real is None else real["corrupted"]
     return Batch(placed["fake"], placed["generator"], empty, of_images), corrupted
+
+
+def _as_counted(config: ConfigDict, asked: Asked) -> Asked:
+    """All classes, as often as the file `labels.counts` says; without one what is asked for, as it is."""
+    counts = config.labels.counts if "labels" in config else ""
+    return CountedLabels(read_counts(counts, len(asked))) if counts else asked
 
 
 def _check_encoded(encoded: Encoded, name: str, space: Space, resolution: int) -> None:

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import hashlib
 import json
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol, Self
@@ -12,11 +13,14 @@ import jax
 import numpy as np
 from flax import nnx
 
+from sid_jax.data.labels import NO_LABEL
 from sid_jax.data.prompts import read_prompt_file, read_prompts
 from sid_jax.data.streams import ConditionStream, Stream
 from sid_jax.errors import UserError
 from sid_jax.formats.fingerprint import digest_of
 from sid_jax.teachers.component import Component, WithoutNetworks
+
+_RANGE_OF_CLASSES = re.compile(r"([0-9]{1,10})(?:-([0-9]{1,10}))?")
 
 Asked = Sequence[Any]
 """What is asked for, one of it for each image: prompts, or labels."""
@@ -43,11 +47,13 @@ class Conditions(Protocol):
         """The same with other networks, or the same networks with parameters."""
         ...
 
-    def asked(self, text: str, *, file: bool = False) -> list[Any]:
-        """What a user asks for in words; `file`: the text must be the name of a file, where such can be read at all.
+    def asked(self, text: str | None, *, file: bool = False) -> list[Any]:
+        """What a user asks for in words; None: nothing in particular.
+
+        `file`: the text must be the name of a file, where such can be read at all.
 
         Raises:
-          UserError: it can't be understood, or read.
+          UserError: it can't be understood, or read; or there has to be a text.
         """
         ...
 
@@ -113,8 +119,10 @@ class PromptConditions:
         """The same with other text encoders."""
         return dataclasses.replace(self, text_encoders=parts)
 
-    def asked(self, text: str, *, file: bool = False) -> list[str]:
-        """A prompt, or those of a file with one a line."""
+    def asked(self, text: str | None, *, file: bool = False) -> list[str]:
+        """A prompt, or those of a file with one a line. Raises UserError for None."""
+        if text is None:
+            raise UserError("the teacher takes prompts: name one, or a file with one a line")
         return read_prompt_file(text) if file else read_prompts(text)
 
     def stream(self, asked: Asked, batch: int, seed: int, rows: Sequence[int] | None = None) -> Stream:
@@ -180,7 +188,7 @@ class CachedConditions(WithoutNetworks):
         """As the source has it."""
         return self.source.noun
 
-    def asked(self, text: str, *, file: bool = False) -> list[Any]:
+    def asked(self, text: str | None, *, file: bool = False) -> list[Any]:
         """As the source has it."""
         return self.source.asked(text, file=file)
 
@@ -209,35 +217,40 @@ class CachedConditions(WithoutNetworks):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class LabelConditions(WithoutNetworks):
-    """Class labels 0..count-1; -1 stands for none. The denoiser takes them as `class_labels`, int32 `[B]`."""
+    """Class labels 0..count-1; -1 stands for none. The denoiser takes them as `class_labels`, int32 `[B]`.
+
+    A teacher without labels has count 0: all its images are of -1, the class without a name.
+    """
 
     count: int
 
     @property
     def noun(self) -> str:
         """Classes."""
-        return "classes"
+        return "classes" if self.count else "class, as the teacher has no labels"
 
-    def asked(self, text: str, *, file: bool = False) -> list[int]:
-        """Labels and ranges of them, "0-4,7"; an empty text: all classes in turn.
+    def asked(self, text: str | None, *, file: bool = False) -> list[int]:
+        """Labels and ranges of them, "0-4,7"; an empty text, or None: all classes in turn.
 
         Raises:
           UserError: it is something else, or there is no such class.
         """
         del file
         labels: list[int] = []
-        for piece in filter(None, text.replace(" ", "").split(",")):
-            first, dash, last = piece.partition("-")
-            if not first.isdigit() or (dash and not last.isdigit()):
+        if text and not self.count:
+            raise UserError(f"classes {text!r}: the teacher has no labels: name none")
+        for piece in filter(None, (text or "").replace(" ", "").split(",")):
+            if not (numbers := _RANGE_OF_CLASSES.fullmatch(piece)):
                 raise UserError(f"classes {text!r}: write labels and ranges of them, such as 0-{self.count - 1} or 1,3")
-            labels += range(int(first), int(last or first) + 1)
-            if max(int(first), int(last or first)) >= self.count:
+            first, last = int(numbers[1]), int(numbers[2] or numbers[1])
+            if max(first, last) >= self.count:
                 raise UserError(f"classes {text!r}: the teacher has the classes 0 to {self.count - 1}")
-        return labels or list(range(self.count))
+            labels += range(first, last + 1)
+        return labels or list(range(self.count)) or [NO_LABEL]
 
     def stream(self, asked: Asked, batch: int, seed: int, rows: Sequence[int] | None = None) -> Stream:
-        """Every class as often as any other."""
-        return ConditionStream(asked, batch, seed, self.read, rows)
+        """Every class as often as any other; counted ones as often as they are counted."""
+        return ConditionStream(asked, batch, seed, self.read, rows, "labels")
 
     def read(self, asked: Asked) -> np.ndarray:
         """The labels as int32 `[B]`."""
@@ -245,7 +258,7 @@ class LabelConditions(WithoutNetworks):
 
     def empty(self) -> np.ndarray:
         """No class."""
-        return self.read([-1])
+        return self.read([NO_LABEL])
 
     def encode_condition(self, params: tuple[Any, ...], read: Any, resolution: int) -> dict[str, Any]:
         """`class_labels`."""
