@@ -112,6 +112,22 @@ def open_regular(path: os.PathLike | str) -> BinaryIO:
     return file
 
 
+@contextlib.contextmanager
+def reading_regular(path: os.PathLike | str) -> Iterator[BinaryIO]:
+    """A context with a regular file on a disk, or what a link to one names, open for reading.
+
+    Raises:
+      Unreadable: there is no such file, it is no regular file, or it can't be read.
+    """
+    with _reasons(path):
+        opened = open_regular(path)
+    with opened as file:
+        try:
+            yield file
+        except OSError as error:
+            raise Unreadable(path, f"cannot be read ({error.strerror or error})") from error
+
+
 def check_regular(path: os.PathLike | str) -> None:
     """Checks that a path on a disk is a regular file, a link to one, or not there.
 
