@@ -40,11 +40,16 @@ class PairSource(Protocol):
 
     Attributes:
       name: says which pairs they are, also in another process: equal names mean equal pairs.
+      classes: where the conditions are labels, which are below this number; 0: none of the images has one, and the
+        label of each is -1; None: they are captions.
       encoded: what the latents are that stand in the place of images; None where there are images.
     """
 
     @property
     def name(self) -> str: ...
+
+    @property
+    def classes(self) -> int | None: ...
 
     @property
     def encoded(self) -> Encoded | None: ...

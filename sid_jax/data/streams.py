@@ -189,17 +189,19 @@ class JoinedStream:
     Args:
       prompts: whose iterations have no "real".
       pairs: the other one.
+      fake_as_real: the fake update is given what the pairs are of, sample by sample, in the place of prompts.
     """
 
-    def __init__(self, prompts: Stream, pairs: Stream) -> None:
-        self._prompts, self._pairs = prompts, pairs
+    def __init__(self, prompts: Stream, pairs: Stream, fake_as_real: bool = False) -> None:
+        self._prompts, self._pairs, self._fake_as_real = prompts, pairs, fake_as_real
 
     def __iter__(self) -> Self:
         return self
 
     def __next__(self) -> dict[str, Any]:
         """This host's part of the next iteration."""
-        return {**next(self._prompts), "real": next(self._pairs)}
+        prompts, real = next(self._prompts), next(self._pairs)
+        return {**prompts, **({"fake": real["tokens"]} if self._fake_as_real else {}), "real": real}
 
     def position(self) -> dict[str, Any]:
         """See `Stream`: where both are."""

@@ -27,7 +27,14 @@ def open_images(config: ConfigDict) -> PairSource:
       UserError: there are none.
     """
     real = config.real
-    return open_pairs(real.source, split=real.split, data_dir=real.data_dir, image=real.image, caption=real.caption)
+    return open_pairs(
+        real.source,
+        split=real.split,
+        data_dir=real.data_dir,
+        image=real.image,
+        caption=real.caption,
+        label=real.label if "label" in real else None,
+    )
 
 
 def open_stream(
@@ -56,6 +63,7 @@ def open_stream(
             "encoded once: set it to false, or both weights of the GAN term to 0"
         )
     source = open_images(config)
+    teacher.conditions.check_pairs(source)
     encoded = source.encoded
     if encoded is not None:
         _check_encoded(encoded, config.real.source, teacher.space, config.resolution)
@@ -68,7 +76,8 @@ def open_stream(
         config.real.max_pixels,
         rows,
     )
-    return JoinedStream(stream, pairs), () if encoded is not None else params_of(teacher.space.parts)
+    joined = JoinedStream(stream, pairs, fake_as_real=getattr(gan, "of_real_conditions", False))
+    return joined, () if encoded is not None else params_of(teacher.space.parts)
 
 
 def placed_batch(

@@ -14,6 +14,7 @@ import numpy as np
 from flax import nnx
 
 from sid_jax.data.labels import NO_LABEL
+from sid_jax.data.pairs import PairSource
 from sid_jax.data.prompts import read_prompt_file, read_prompts
 from sid_jax.data.streams import ConditionStream, Stream
 from sid_jax.errors import UserError
@@ -59,6 +60,10 @@ class Conditions(Protocol):
 
     def stream(self, asked: Asked, batch: int, seed: int, rows: Sequence[int] | None = None) -> Stream:
         """The endless stream that a run reads, of what `read` gives."""
+        ...
+
+    def check_pairs(self, source: PairSource) -> None:
+        """Checks that real images are of what can be asked for. Raises UserError where they are of something else."""
         ...
 
     def read(self, asked: Asked) -> Any:
@@ -129,6 +134,11 @@ class PromptConditions:
         """Shuffled anew in each epoch."""
         return ConditionStream(asked, batch, seed, self.read, rows)
 
+    def check_pairs(self, source: PairSource) -> None:
+        """Captions are needed."""
+        if source.classes is not None:
+            raise UserError(f"real.source has {source.name}, without captions, which the teacher needs: use others")
+
     def read(self, asked: Asked) -> tuple[np.ndarray, ...]:
         """Token ids `[B, L]` in int32, one array for each text encoder; L is 77 for every published one.
 
@@ -196,6 +206,10 @@ class CachedConditions(WithoutNetworks):
         """Of cached conditions."""
         return ConditionStream(asked, batch, seed, self.read, rows)
 
+    def check_pairs(self, source: PairSource) -> None:
+        """As the source has it."""
+        self.source.check_pairs(source)
+
     def read(self, asked: Asked) -> Any:
         """The conditions themselves."""
         return self.cache(asked)
@@ -252,9 +266,22 @@ class LabelConditions(WithoutNetworks):
         """Every class as often as any other; counted ones as often as they are counted."""
         return ConditionStream(asked, batch, seed, self.read, rows, "labels")
 
+    def check_pairs(self, source: PairSource) -> None:
+        """As many classes as the teacher has are needed; where it has none, anything will do."""
+        if not self.count:
+            return
+        if not source.classes:
+            lacking = "captions" if source.classes is None else "no labels"
+            raise UserError(f"real.source has {source.name}, with {lacking}: the teacher needs {self.count} classes")
+        if source.classes != self.count:
+            raise UserError(
+                f"real.source has {source.name}, with labels of {source.classes} classes, and the teacher has "
+                f"{self.count}: they must be the same ones"
+            )
+
     def read(self, asked: Asked) -> np.ndarray:
-        """The labels as int32 `[B]`."""
-        return np.asarray(asked, np.int32)
+        """The labels as int32 `[B]`; those of a teacher without labels are all -1."""
+        return np.asarray(asked, np.int32) if self.count else np.full(len(asked), NO_LABEL, np.int32)
 
     def empty(self) -> np.ndarray:
         """No class."""

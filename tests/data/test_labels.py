@@ -8,7 +8,7 @@ import pytest
 
 from sid_jax.data.labels import CountedLabels, read_counts
 from sid_jax.errors import UserError
-from sid_jax.teachers.conditions import LabelConditions
+from sid_jax.teachers.conditions import LabelConditions, PromptConditions
 
 
 def drawn(stream, iterations):
@@ -88,3 +88,28 @@ def test_a_file_of_counts_that_is_none(tmp_path, content, problem):
 def test_a_file_of_counts(tmp_path):
     (tmp_path / "counts.txt").write_text("732\r\n 0\n1300\n\n")
     assert read_counts(str(tmp_path / "counts.txt"), 3) == [732, 0, 1300]
+
+
+class Source(list):
+    name = "images in a.zip"
+
+    def __init__(self, classes):
+        self.classes = classes
+
+
+def test_real_images_are_of_the_teachers_classes():
+    for classes in (None, 0, 3):
+        LabelConditions(0).check_pairs(Source(classes))
+    assert LabelConditions(0).read([2, 0]).tolist() == [-1, -1]
+    LabelConditions(3).check_pairs(Source(3))
+    for classes, problem in {
+        None: "real.source has images in a.zip, with captions: the teacher needs 3 classes",
+        0: "real.source has images in a.zip, with no labels: the teacher needs 3 classes",
+        4: "with labels of 4 classes, and the teacher has 3: they must be the same ones",
+        2: "with labels of 2 classes, and the teacher has 3: they must be the same ones",
+    }.items():
+        with pytest.raises(UserError, match=problem):
+            LabelConditions(3).check_pairs(Source(classes))
+    with pytest.raises(UserError, match="without captions, which the teacher needs"):
+        PromptConditions((), (), dict).check_pairs(Source(3))
+    PromptConditions((), (), dict).check_pairs(Source(None))

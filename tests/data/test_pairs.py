@@ -164,11 +164,17 @@ def test_a_dataset_of_tensorflow_datasets(tmp_path):
     for pair in (source[index] for index in range(COUNT)):
         (caption,) = pair.conditions
         np.testing.assert_array_equal(decode(pair.image, 32, 2000), expected[digit_of(caption)])
+    labelled = open_pairs("tfds:digit_pairs", data_dir=str(tmp_path / "tfds"), label="")
+    assert source.classes is None and labelled.classes == 10 and labelled.name != source.name
+    for index in range(COUNT):
+        assert labelled[index].conditions == (digit_of(source[index].conditions[0]),)
     for options, problem in (
         ({"data_dir": str(tmp_path / "none")}, "tfds:digit_pairs, split train"),
         ({"split": "test"}, "split test"),
         ({"image": "label"}, "real.image is one of"),
         ({"caption": "title"}, "real.caption is one of"),
+        ({"label": "title"}, "real.label is one of"),
+        ({"label": "caption"}, "'caption' is no class: set real.label"),
     ):
         with pytest.raises(UserError, match=problem):
             open_pairs("tfds:digit_pairs", **{"data_dir": str(tmp_path / "tfds")} | options)
@@ -183,9 +189,14 @@ def test_a_cache_of_latents(tmp_path):
     assert isinstance(cache, LatentCache) and len(cache) == COUNT
     assert cache.encoded == ((2, 2, 4), 16, "abc")
     np.testing.assert_array_equal(cache[7].image, latents[7].astype(np.float16))
-    assert cache[7].conditions == ("7", "x")
+    assert cache[7].conditions == ("7", "x") and cache.classes is None
     (tmp_path / "cache/captions.jsonl").write_text('["1"]\n')
     with pytest.raises(UserError, match="write it anew"):
+        open_pairs(str(tmp_path / "cache"))
+    (tmp_path / "cache/captions.jsonl").write_text("[3]\n" * COUNT)
+    assert open_pairs(str(tmp_path / "cache")).classes == 4
+    (tmp_path / "cache/captions.jsonl").write_text("[3]\n" * (COUNT - 1) + '["3"]\n')
+    with pytest.raises(UserError, match="something else among its labels"):
         open_pairs(str(tmp_path / "cache"))
 
 
@@ -256,3 +267,19 @@ def test_prompts_and_pairs_as_one_stream():
     a, b = next(one), next(other)
     assert a["fake"]["ids"].tolist() == b["fake"]["ids"].tolist()
     assert a["real"]["tokens"]["ids"].tolist() == b["real"]["tokens"]["ids"].tolist()
+
+
+def test_the_fake_update_may_be_given_what_the_pairs_are_of():
+    """Sample by sample; the other update and the pairs are as they are otherwise."""
+
+    def joined(**options):
+        return JoinedStream(ConditionStream(["10", "11", "12"], 2, 0, tokenize), stream(batch=2), **options)
+
+    apart, together = joined(), joined(fake_as_real=True)
+    for _ in range(3):
+        one, other = next(apart), next(together)
+        assert other["fake"] is other["real"]["tokens"]
+        for name in ("real", "generator"):
+            np.testing.assert_equal(one[name], other[name])
+        assert one["fake"]["ids"].min() > 9 > other["fake"]["ids"].max()
+    together.restore(apart.position())

@@ -37,16 +37,10 @@ class ImageFolder:
       UserError: no such folder, or nothing in it; a damaged metadata.jsonl, or one that names files outside.
     """
 
-    encoded = None
+    classes = encoded = None
 
     def __init__(self, path: str) -> None:
-        try:
-            self._folder = absolute(path)
-            is_folder = self._folder.is_dir()
-        except (OSError, ValueError, RuntimeError) as error:  # no folder can have the name, or links lead in a circle
-            raise UserError(f"real.source {shown(path)} can't be opened: {error}") from None
-        if not is_folder:
-            raise UserError(f"real.source {shown(path)} is not a folder (nor tfds:NAME, nor a .tar file)")
+        self._folder = existing_folder(path)
         metadata = self._folder / "metadata.jsonl"
         self._captions: Texts | None = None
         if metadata.exists() or os.path.lexists(metadata):
@@ -104,6 +98,18 @@ class ImageFolder:
             )  # fmt: skip
 
 
+def existing_folder(path: str) -> epath.Path:
+    """The folder that a path names. Raises UserError where there is none."""
+    try:
+        folder = absolute(path)
+        is_folder = folder.is_dir()
+    except (OSError, ValueError, RuntimeError) as error:  # no folder can have the name, or links lead in a circle
+        raise UserError(f"real.source {shown(path)} can't be opened: {error}") from None
+    if not is_folder:
+        raise UserError(f"real.source {shown(path)} is not a folder (nor tfds:NAME, nor a .tar or .zip file)")
+    return folder
+
+
 def _records(metadata: epath.Path) -> Iterator[tuple[str, tuple[str, ...]]]:
     """The name of an image and its captions, for each line of a `metadata.jsonl`."""
     folder = None if is_remote(metadata) else _RealFolder(metadata.parent)
@@ -157,7 +163,7 @@ class _RealFolder:
 def _images_with_texts(folder: epath.Path) -> list[str]:
     """Names of images relative to the folder, without their captions, which are read when they are needed."""
     images, captions = [], set()
-    for parent, name in _walk(folder):
+    for parent, name in walk(folder):
         stem, suffix = os.path.splitext(name)
         relative = f"{parent}/{name}" if parent else name
         if suffix.lower() in SUFFIXES:
@@ -170,7 +176,7 @@ def _images_with_texts(folder: epath.Path) -> list[str]:
     return found
 
 
-def _walk(folder: epath.Path) -> Iterator[tuple[str, str]]:
+def walk(folder: epath.Path) -> Iterator[tuple[str, str]]:
     """(its folder, as a path relative to the first folder; its name) of every file. Links to folders are left alone."""
     waiting = [(folder, "")]  # not by recursion, as folders may be nested a thousand deep
     while waiting:

@@ -20,6 +20,7 @@ import numpy as np
 from sid_jax.data.captions import MOST_BYTES as MOST_CAPTION
 from sid_jax.data.captions import Texts, check_text
 from sid_jax.data.images import Corrupted
+from sid_jax.data.labels import NO_LABEL
 from sid_jax.data.pairs import Encoded, Pair
 from sid_jax.errors import UserError
 from sid_jax.runtime.storage.folders import appearing
@@ -47,6 +48,7 @@ class LatentCache:
 
     Attributes:
       encoded: what `write_cache` was told of the latents.
+      classes: one more than the largest label; None where the conditions are captions.
 
     Raises:
       UserError: a file is missing or damaged.
@@ -60,6 +62,7 @@ class LatentCache:
             if type(count) is not int or type(resolution) is not int or not isinstance(space, str) or count < 1:
                 raise ValueError(f"{_ABOUT} lacks count, resolution or autoencoder")
             self._conditions = Texts(_conditions_of(folder / _CAPTIONS))
+            self.classes = _classes(self._conditions)
             self._file = open_regular(folder / _LATENTS)
             weakref.finalize(self, self._file.close)
             rows, self._shape, self._begin = _header(self._file)
@@ -97,6 +100,16 @@ def _conditions_of(captions: Path) -> Iterator[str]:
         for condition in conditions:
             check_text(str(condition))
         yield line.decode("utf-8-sig")
+
+
+def _classes(conditions: Texts) -> int | None:
+    """How many classes labels are of; None where the conditions are captions."""
+    if len(conditions) == 0 or isinstance(json.loads(conditions[0])[0], str):
+        return None
+    labels = [label for line in conditions for label in json.loads(line)]
+    if any(type(label) is not int or label < NO_LABEL for label in labels):
+        raise ValueError(f"{_CAPTIONS} has something else among its labels")
+    return max(labels) + 1
 
 
 def _header(file: BinaryIO) -> tuple[int, tuple[int, ...], int]:

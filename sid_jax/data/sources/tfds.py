@@ -1,9 +1,10 @@
-"""Image-text pairs of tensorflow_datasets, by random access to ArrayRecord files; TensorFlow is not needed."""
+"""Images of tensorflow_datasets, by random access to ArrayRecord files; TensorFlow is not needed."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from sid_jax.data.images import Corrupted
+from sid_jax.data.labels import NO_LABEL
 from sid_jax.data.pairs import Pair
 from sid_jax.errors import UserError
 
@@ -18,6 +19,11 @@ class TfdsPairs:
       image: the feature with the image.
       caption: the feature with the caption, or with several; "captions/text" names a part of a feature. Empty: the
         only feature that is text.
+      label: the feature with the class; empty: the only feature that is one, and if there is none, images without
+        labels; None: captions, and no labels.
+
+    Attributes:
+      classes: how many the feature has; 0 without labels; None with captions.
 
     Raises:
       UserError: tensorflow_datasets is not installed, or there is no such dataset, split or feature.
@@ -25,7 +31,7 @@ class TfdsPairs:
 
     encoded = None
 
-    def __init__(self, name: str, split: str, data_dir: str, image: str, caption: str) -> None:
+    def __init__(self, name: str, split: str, data_dir: str, image: str, caption: str, label: str | None) -> None:
         try:
             import tensorflow_datasets as tfds
         except ImportError as error:
@@ -47,28 +53,54 @@ class TfdsPairs:
                 f"real.source tfds:{name} has no image {image!r}: real.image is one of {', '.join(features)}"
             )
         self._image = image
-        self._caption = (caption or _only_text(tfds, name, features)).split("/")
-        if self._caption[0] not in features:
-            raise UserError(f"real.source tfds:{name} has no {caption!r}: real.caption is one of {', '.join(features)}")
-        self.name = f"tfds:{info.full_name} {split} {image} {'/'.join(self._caption)}"
+        self.classes: int | None
+        self._read: Callable[[Any, list[str]], tuple[Any, ...]]
+        if label is None:
+            found = caption or _only(tfds.features.Text, "real.caption", "the caption", name, features)
+            self.classes, self._read, key = None, _captions, "real.caption"
+        else:
+            found = label or _only(tfds.features.ClassLabel, "real.label", "the class", name, features, optional=True)
+            self.classes, self._read, key = 0, _label, "real.label"
+        self._path = found.split("/")
+        if found and self._path[0] not in features:
+            raise UserError(f"real.source tfds:{name} has no {found!r}: {key} is one of {', '.join(features)}")
+        if found and label is not None:
+            if not isinstance(features.get(found), tfds.features.ClassLabel):
+                raise UserError(f"real.source tfds:{name}: {found!r} is no class: set real.label to one that is")
+            self.classes = features[found].num_classes or 0
+        self.name = f"tfds:{info.full_name} {split} {image} {found}"
 
     def __len__(self) -> int:
         return len(self._source)
 
     def __getitem__(self, index: int) -> Pair:
         example = self._source[index]
-        captions = tuple(_texts(example, self._caption))
-        if not captions:
-            raise Corrupted("it has no caption")
-        return Pair(example[self._image], captions)
+        return Pair(example[self._image], self._read(example, self._path))
 
 
-def _only_text(tfds: Any, name: str, features: Any) -> str:
-    found = [key for key, feature in features.items() if isinstance(feature, tfds.features.Text)]
+def _captions(example: Any, path: list[str]) -> tuple[str, ...]:
+    captions = tuple(_texts(example, path))
+    if not captions:
+        raise Corrupted("it has no caption")
+    return captions
+
+
+def _label(example: Any, path: list[str]) -> tuple[int]:
+    if path == [""]:
+        return (NO_LABEL,)
+    label = int(example[path[0]])
+    if label < 0:  # as in splits for tests
+        raise Corrupted("it has no label")
+    return (label,)
+
+
+def _only(kind: Any, key: str, what: str, name: str, features: Any, *, optional: bool = False) -> str:
+    """The only feature of a kind; empty where there is none and none is needed."""
+    found = [feature for feature, value in features.items() if isinstance(value, kind)]
+    if optional and not found:
+        return ""
     if len(found) != 1:
-        raise UserError(
-            f"real.source tfds:{name}: set real.caption to the feature with the caption, one of {', '.join(features)}"
-        )
+        raise UserError(f"real.source tfds:{name}: set {key} to the feature with {what}, one of {', '.join(features)}")
     return found[0]
 
 

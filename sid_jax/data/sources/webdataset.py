@@ -37,7 +37,7 @@ class WebDataset:
         out of it; or there is no pair in them.
     """
 
-    encoded = None
+    classes = encoded = None
 
     def __init__(self, pattern: str) -> None:
         if is_remote(pattern):
