@@ -159,7 +159,7 @@ def _checked(name: str, leaf: Constant, array: np.ndarray, where: str) -> np.nda
     array = array.astype(np.float32)
     if leaf.expected is not None:
         expected = np.frombuffer(leaf.expected, "<f4").reshape(array.shape)
-        if not np.allclose(array, expected, rtol=1e-5, atol=1e-6):
+        if not np.allclose(array, expected, rtol=leaf.tolerance, atol=1e-6):
             raise UserError(f"{where}: {name} is not what the network of its config.json has there")
     return array
 

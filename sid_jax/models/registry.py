@@ -1,4 +1,4 @@
-"""Types of networks, by the names of their classes in diffusers and transformers."""
+"""Types of networks, by the names of their classes in diffusers, transformers and EDM's published code."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -6,6 +6,7 @@ from typing import NamedTuple
 from flax import nnx
 
 from sid_jax import models
+from sid_jax.models import edm
 from sid_jax.models.json_config import JsonConfig
 
 
@@ -32,4 +33,8 @@ NETWORK_TYPES = {
     "CLIPTextModelWithProjection": NetworkType(
         models.CLIPTextModelWithProjection, models.CLIPTextConfig, _TRANSFORMERS
     ),
+    "EDMPrecond": NetworkType(edm.EDMPrecond, edm.EDMPrecondConfig, "model"),
+    "VPPrecond": NetworkType(edm.VPPrecond, edm.VPPrecondConfig, "model"),
+    "VEPrecond": NetworkType(edm.VEPrecond, edm.VEPrecondConfig, "model"),
+    "iDDPMPrecond": NetworkType(edm.iDDPMPrecond, edm.IDDPMPrecondConfig, "model"),
 }

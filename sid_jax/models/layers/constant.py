@@ -17,18 +17,27 @@ class Constant(nnx.Variable[jax.Array]):
       value: the array.
       expected: what `expected_bytes` returns for the value that a file must hold; None where only the file knows it. It
         is metadata, which graphs are compared by: keep it small.
+      tolerance: relative error that a file's value may have.
       **metadata: further metadata of `nnx.Variable`.
     """
 
     expected: bytes | None
+    tolerance: float
 
-    def __init__(self, value: jax.Array, *, expected: bytes | None = None, **metadata: Any) -> None:
-        super().__init__(value, expected=expected, **metadata)
+    def __init__(
+        self, value: jax.Array, *, expected: bytes | None = None, tolerance: float = 1e-5, **metadata: Any
+    ) -> None:
+        super().__init__(value, expected=expected, tolerance=tolerance, **metadata)
 
 
-def known_constant(value: np.ndarray) -> Constant:
-    """A float32 `Constant` whose value the configuration determines, so that a file can be held to it."""
-    return Constant(jnp.asarray(value, jnp.float32), expected=expected_bytes(value))
+def known_constant(value: np.ndarray, *, tolerance: float = 1e-5) -> Constant:
+    """A float32 `Constant` whose value the configuration determines, so that a file can be held to it.
+
+    Args:
+      value: the array.
+      tolerance: relative error of a file's values, where they were computed in float32 in many steps.
+    """
+    return Constant(jnp.asarray(value, jnp.float32), expected=expected_bytes(value), tolerance=tolerance)
 
 
 def expected_bytes(value: np.ndarray) -> bytes:

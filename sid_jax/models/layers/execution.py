@@ -114,7 +114,7 @@ def run(
     execution: Execution | None,
     function: Callable[..., jax.Array],
     module: nnx.Module,
-    *arrays: jax.Array,
+    *arrays: jax.Array | None,
     in_loop: bool = False,
 ) -> jax.Array:
     """`function(module, *arrays)`; the backward pass computes again what `execution.remat` does not keep.
@@ -134,7 +134,7 @@ def run(
         return function(module, *arrays)
     graph, params = nnx.split(module)
 
-    def pure(params: nnx.State, *arrays: jax.Array) -> jax.Array:
+    def pure(params: nnx.State, *arrays: jax.Array | None) -> jax.Array:
         return function(nnx.merge(graph, params), *arrays)
 
     return jax.checkpoint(pure, policy=REMAT[execution.remat], prevent_cse=not in_loop)(params, *arrays)
