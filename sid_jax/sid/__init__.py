@@ -1,11 +1,12 @@
 """Score identity Distillation: the method, and nothing else.
 
 Read `train_step` first, beside section 5 of docs/method.md; the sections that docstrings name are those of that page,
-and README.md beside this file walks through one iteration. What it is made of, one idea a file: `process`, `vp`,
+and README.md beside this file walks through one iteration. What it is made of, one idea a file: `process`, `vp`, `edm`,
 `times`, `guidance`, `few_step`, `losses`, `gan`, `adam`, `ema`, `keys`, `settings`, `state` and `barrier`.
 """
 
 from sid_jax.sid.adam import adam, clip, sanitize
+from sid_jax.sid.edm import EDM
 from sid_jax.sid.ema import ema_beta, ema_update
 from sid_jax.sid.few_step import FewStep, Noise, noise_from_array, noise_from_key
 from sid_jax.sid.gan import Gan, Judged
@@ -24,12 +25,13 @@ from sid_jax.sid.losses import Loss, Losses, fake_loss, generator_loss, sid_loss
 from sid_jax.sid.process import Draw, Process, Time
 from sid_jax.sid.settings import Ema, Optimizer, Phase, Settings
 from sid_jax.sid.state import Batch, Frozen, Networks, Real, TrainState
-from sid_jax.sid.times import LAWS, Times, Uniform
+from sid_jax.sid.times import LAWS, LogNormalKarras, Times, Uniform
 from sid_jax.sid.train_step import jit_train_step, make_train_step
 from sid_jax.sid.vp import VP
 
 __all__ = [
     "DEFAULT_SCALE",
+    "EDM",
     "LAWS",
     "MOST_SEED",
     "VP",
@@ -44,6 +46,7 @@ __all__ = [
     "Gan",
     "Guidance",
     "Judged",
+    "LogNormalKarras",
     "Loss",
     "Losses",
     "Networks",

@@ -24,6 +24,11 @@ class Purpose(IntEnum):
     GENERATOR_STEPS = 5  # z_k of the generator in update B
     GENERATOR_TIME = 6  # t
     GENERATOR_NOISE = 7  # e
+    FAKE_AUGMENT = 8  # how the generator's images are augmented in update A
+    REAL_AUGMENT = 9  # how real images are
+    FAKE_NET = 10  # what the fake network drops out in update A
+    GENERATOR_NET = 11  # what the generator drops out in update B
+    REAL_NET = 12  # what the fake network drops out where it looks at real images
 
 
 def seed_words(seed: int) -> np.ndarray:

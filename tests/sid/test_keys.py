@@ -30,6 +30,7 @@ def test_a_key_depends_on_nothing_else():
 def test_purposes_keep_their_numbers():
     assert [purpose.value for purpose in Purpose] == list(range(len(Purpose)))
     assert Purpose.NUM_STEPS == 0 and Purpose.GENERATOR_NOISE == 7
+    assert Purpose.FAKE_AUGMENT == 8 and Purpose.REAL_NET == 12
 
 
 def test_small_seeds_have_the_keys_that_jax_makes_of_them():

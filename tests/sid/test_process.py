@@ -8,7 +8,7 @@ import torch
 from diffusers import DDPMScheduler
 from processes import STABLE_DIFFUSION, RectifiedFlow, stable_diffusion
 
-from sid_jax.sid import VP, FewStep
+from sid_jax.sid import EDM, VP, FewStep
 
 PROCESS = stable_diffusion()
 
@@ -138,3 +138,54 @@ def test_what_every_process_has_of_scale_and_sigma():
     np.testing.assert_allclose(x_t, (1 - each) * x0 + each * noise, rtol=1e-6, atol=1e-6)
     np.testing.assert_allclose(RectifiedFlow().noise_of(x_t, t, x0), noise, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(RectifiedFlow().to_x0(x_t, t, noise - x0), x0, rtol=1e-5, atol=1e-6)
+
+
+def test_times_of_edm_are_noise_levels():
+    """x_t = x0 + t e; an output is the image itself; omega is 1 / c_out^2 of EDM's preconditioning."""
+    rng = np.random.default_rng(3)
+    x0, noise, output = rng.normal(size=(3, 3, 4, 4, 2)).astype(np.float32)
+    t = jnp.array([0.002, 0.5, 80.0])
+    each = np.asarray(t)[:, None, None, None]
+    x_t = EDM().corrupt(x0, t, noise)
+    np.testing.assert_allclose(x_t, x0 + each * noise, rtol=1e-6)
+    np.testing.assert_array_equal(EDM().to_x0(x_t, t, output), output)
+    np.testing.assert_array_equal(EDM().fake_target(x0, t, noise), x0)
+    c_out = np.asarray(t) * 0.5 / np.sqrt(np.asarray(t) ** 2 + 0.25)
+    np.testing.assert_allclose(EDM().fake_weight(t), 1 / c_out**2, rtol=1e-5)
+    np.testing.assert_array_equal(EDM().network_time(jnp.array([2, 3])), np.float32([2, 3]))
+
+
+def test_edm_starts_at_its_sigma_init():
+    assert EDM().default_start(1) == EDM().default_start(4) == 2.5
+    assert EDM().step_times(2.5, 1) == (2.5,)
+    times = EDM().step_times(2.5, 4)
+    roots = np.linspace(2.5 ** (1 / 7), 0.002 ** (1 / 7), 5)[:4]
+    np.testing.assert_allclose(times, roots**7, rtol=1e-12)
+    few_step = FewStep(EDM(), 1, 2.5)
+    z = jnp.ones((1, 2, 2, 3))
+    seen = few_step.evaluate(lambda x_t, t, cond: x_t * t[0], lambda k: z, None, 0, jnp.zeros_like(z), z)[0]
+    np.testing.assert_allclose(seen, 2.5 * 2.5 * z)
+
+
+@pytest.mark.parametrize("times", [(0.001, 1.0), (1.0, 1.0), (0.5, 81.0)])
+def test_times_outside_edm(times):
+    with pytest.raises(ValueError, match=r"^some\.key: 0\.002 <= min < max <= 80\.0 is needed, not "):
+        EDM().check_range("some.key", *times)
+    EDM().check_range("some.key", 0.002, 80.0)
+
+
+@pytest.mark.parametrize(
+    ("start", "num_steps", "key"),
+    [(0.001, 1, "t_init"), (81.0, 1, "t_init"), (2.5, 0, "num_steps"), (0.002, 2, "num_steps")],
+)
+def test_steps_outside_edm(start, num_steps, key):
+    with pytest.raises(ValueError, match=rf"^sid\.{key}"):
+        EDM().step_times(start, num_steps)
+
+
+@pytest.mark.parametrize(
+    "numbers", [{"sigma_min": 0.0}, {"sigma_min": 90.0}, {"rho": 0.0}, {"sigma_data": float("nan")}]
+)
+def test_no_process_of_edm(numbers):
+    with pytest.raises(ValueError, match=next(iter(numbers))):
+        EDM(**numbers)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from processes import RectifiedFlow, stable_diffusion
 
-from sid_jax.sid import LAWS, FewStep, Networks, Settings, Uniform, make_train_step
+from sid_jax.sid import EDM, LAWS, FewStep, LogNormalKarras, Networks, Settings, Uniform, make_train_step
 
 PROCESS = stable_diffusion()
 
@@ -67,3 +67,37 @@ def test_loss_times_outside_the_process(process, times):
 )
 def test_loss_times_of_the_process(process, times):
     Uniform(*times).check(process)
+
+
+def test_quantiles_of_edms_times():
+    """The numbers of the published losses; omega's mean and median under the fake network's law."""
+    law, count = LogNormalKarras(), 200_000
+    t = np.asarray(law.fake(jax.random.key(0), count))
+    assert t.dtype == np.float32 and t.shape == (count,) and t.min() > 0
+    levels = [0.05, 0.25, 0.5, 0.75, 0.95]
+    normal = np.array([-1.6448536, -0.6744898, 0, 0.6744898, 1.6448536])
+    np.testing.assert_allclose(np.log(np.quantile(t, levels)), -1.2 + 1.2 * normal, atol=0.02)
+    omega = EDM().fake_weight(t)
+    assert float(np.median(omega)) == pytest.approx(15, rel=0.02)
+    assert float(np.mean(omega)) == pytest.approx(200.4, rel=0.1)  # its tail is heavy
+
+    t = np.asarray(law.generator(jax.random.key(1), count))
+    assert t.dtype == np.float32 and t.shape == (count,)
+    assert t.min() == pytest.approx(0.002, rel=0.01) and t.max() == pytest.approx(24.41, rel=1e-3)
+    assert float(np.quantile(t, 0.5)) == pytest.approx(0.964, rel=0.02)
+    assert float(np.quantile(t, 0.625)) == pytest.approx(2.515, rel=0.02)  # u = 0.5
+    whole = np.asarray(LogNormalKarras(u_max=1.0).generator(jax.random.key(1), count))
+    assert whole.max() == pytest.approx(80, rel=1e-3)
+
+
+@pytest.mark.parametrize("changes", [{"p_std": -1.0}, {"u_max": 0.0}, {"u_max": 1.5}, {"rho": 0.0}])
+def test_laws_that_are_none(changes):
+    with pytest.raises(ValueError, match=rf"^sid\.{next(iter(changes))}: "):
+        LogNormalKarras(**changes)
+
+
+@pytest.mark.parametrize("process", [PROCESS, RectifiedFlow(), EDM(sigma_max=40.0)])
+def test_edms_times_are_for_its_process(process):
+    with pytest.raises(ValueError, match=r"^sid\.sigma_min, sid\.sigma_max: "):
+        LogNormalKarras().check(process)
+    LogNormalKarras().check(EDM())
