@@ -22,6 +22,7 @@ class Optimizer:
       beta2: decay of the second moment.
       eps: added to its root.
       clip_value: largest entry of a gradient; None: no matter.
+      clip_fake: the same of the fake network's gradient alone, whose limit it is where both are set.
 
     Raises:
       ValueError: a value that makes no sense, by the name of its key.
@@ -33,6 +34,7 @@ class Optimizer:
     beta2: float = 0.999
     eps: float = 1e-8
     clip_value: float | None = None
+    clip_fake: float | None = None
 
     def __post_init__(self) -> None:
         _require(
@@ -42,7 +44,13 @@ class Optimizer:
             ("optimizer.beta2", self.beta2, 0 <= self.beta2 < 1, "in [0, 1)"),
             ("optimizer.eps", self.eps, self.eps > 0, "positive"),
             ("optimizer.clip_value", self.clip_value, self.clip_value is None or self.clip_value > 0, "positive"),
+            ("optimizer.clip_fake", self.clip_fake, self.clip_fake is None or self.clip_fake > 0, "positive"),
         )
+
+    @property
+    def largest_of_fake(self) -> float | None:
+        """The largest entry of the fake network's gradient; None: no matter. The generator's is `clip_value`."""
+        return self.clip_value if self.clip_fake is None else self.clip_fake
 
     def of_fake(self) -> optax.GradientTransformation:
         """Adam of the fake network, but for its learning rate."""
@@ -120,13 +128,14 @@ class Settings:
         )
         if self.batch % self.accumulation:
             raise ValueError(f"batch: {self.batch} is not a multiple of accumulation, {self.accumulation}")
+        self.gan.check_group(self.batch // self.accumulation)
 
     def phase(self, step: int) -> Phase:
         """What iteration `step`, counted from 0, does (section 6)."""
         seen = step * self.batch
-        if seen < self.gan.freeze:
+        if not self.gan.is_over(self.gan.freeze, seen):
             return Phase(generator=False, adversarial=False)
-        return Phase(generator=True, adversarial=self.gan.lambda_g > 0 and seen >= self.gan.start)
+        return Phase(generator=True, adversarial=self.gan.lambda_g > 0 and self.gan.is_over(self.gan.start, seen))
 
     @property
     def last_phase(self) -> Phase:
@@ -136,7 +145,7 @@ class Settings:
     @property
     def frozen_steps(self) -> int:
         """Iterations before the generator is trained."""
-        return -(-self.gan.freeze // self.batch)
+        return self.gan.frozen_steps(self.batch)
 
 
 def _require(*requirements: tuple[str, object, bool, str]) -> None:

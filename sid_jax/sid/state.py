@@ -32,24 +32,28 @@ class TrainState:
     """G_ema: what is sampled, evaluated and exported."""
 
     @classmethod
-    def create(cls, trained: Any, optimizer: Optimizer | None = None) -> "TrainState":
+    def create(cls, trained: Any, optimizer: Optimizer | None = None, student: Any = None) -> "TrainState":
         """The state at step 0: theta, psi and G_ema are copies of what is trained of the teacher (section 1).
 
-        `optimizer` says which moments there are; by default one of each network.
+        Args:
+          trained: of the teacher.
+          optimizer: says which moments there are; by default one of each network.
+          student: what theta and G_ema are copies of instead, a tree like `trained` (SiD2A, section 6).
         """
         optimizer = optimizer or Optimizer()
 
-        def copy() -> Any:
-            return jax.tree.map(lambda p: jnp.array(p, jnp.float32, copy=True), trained)
+        def copy(tree: Any) -> Any:
+            return jax.tree.map(lambda p: jnp.array(p, jnp.float32, copy=True), tree)
 
-        generator, fake = copy(), copy()
+        first = trained if student is None else student
+        generator, fake = copy(first), copy(trained)
         return cls(
             step=jnp.zeros((), jnp.int32),
             generator=generator,
             generator_optimizer=optimizer.of_generator().init(generator),
             fake=fake,
             fake_optimizer=optimizer.of_fake().init(fake),
-            ema=copy(),
+            ema=copy(first),
         )
 
 
@@ -110,6 +114,9 @@ class Networks:
       encode_images: (params, images) -> what is diffused `[B, H, W, C]`; by default the images themselves.
       combine: (base, trained) -> the denoiser's parameters, where `trained` is a tree of the train state, or None for
         the teacher itself. By default the trained tree is all there is to it.
+      augment: (key, images `[B, H, W, C]`, cond) -> the images augmented, and the condition that says how; the fake
+        network sees those in update A. None: it sees the images as they are.
+      drops_out: whether the fake network is given a `dropout_key` in update A, and the generator in update B.
     """
 
     denoiser: Callable[[Any, jax.Array, jax.Array, Any, jax.Array | None], jax.Array]
@@ -119,3 +126,5 @@ class Networks:
     )
     encode_images: Callable[[Any, Any], jax.Array] = lambda params, images: images
     combine: Callable[[Any, Any], Any] = _trained
+    augment: Callable[[jax.Array, jax.Array, Any], tuple[jax.Array, Any]] | None = None
+    drops_out: bool = False

@@ -146,25 +146,31 @@ class _Updates:
             z = noise_from_key(key(Purpose.FAKE_STEPS), self._shape)
             asked = cond if s.guidance.drop_before_generator else kept
             x_g, _ = self.few_step.first_evaluations(self._denoiser(frozen, state.generator), z, asked, n)
+            x_g, cond = self._augmented(key, Purpose.FAKE_AUGMENT, x_g, cond)
 
             draw = self._draw(self.times.fake, key(Purpose.FAKE_TIME), key(Purpose.FAKE_NOISE))
             condition = self._condition(cond, empty, s.gan.used)
             real = self._real(frozen, inputs[1], empty, dropped) if s.gan.used else None
+            if real:
+                real = self._augmented(key, Purpose.REAL_AUGMENT, *real)
+            dropout, real_dropout = (self._dropout(key, purpose) for purpose in (Purpose.FAKE_NET, Purpose.REAL_NET))
 
             def loss(psi: Any) -> tuple[jax.Array, Metrics]:
-                discriminator = self._discriminator(frozen, psi) if s.gan.used else None
-                f_psi = discriminator or self._denoiser(frozen, psi)
+                discriminator = self._discriminator(frozen, psi, dropout) if s.gan.used else None
+                f_psi = discriminator or self._denoiser(frozen, psi, dropout)
                 of_fake = fake_loss(f_psi, process, x_g, draw, condition, s.guidance.kappa1)
                 total = jnp.sum(of_fake.loss) / s.batch
                 metrics = {"loss": total, "dropped": _count(~of_fake.kept)}
                 if discriminator and real:
                     # The discriminator's term: D is to be 1 at real images, 0 at the generator's.
                     x_real, cond_real = real
-                    of_real = judge_real(discriminator, process, x_real, draw, cond_real)
-                    values = s.gan.discriminator_loss(of_real, of_fake.judged, process.fake_weight(draw.t))
+                    judge = self._discriminator(frozen, psi, real_dropout)
+                    of_real = judge_real(judge, process, x_real, draw, cond_real)
+                    weight = process.fake_weight(draw.t)
+                    values = s.gan.discriminator_loss(of_real, of_fake.judged, weight)
                     total += s.gan.discriminator_factor(self._elements) * jnp.sum(values) / s.batch
                     metrics |= {
-                        "discriminator_loss": jnp.sum(values) / s.batch,
+                        "discriminator_loss": s.gan.discriminator_entropy(values, weight, s.batch),
                         "real_logit": of_real.mean(s.batch),
                         "fake_logit": of_fake.judged.mean(s.batch),
                         "dropped_real": _count(~of_real.kept),
@@ -176,7 +182,8 @@ class _Updates:
 
         metrics, gradients = _sum_over_micro_batches(gradient_of, (batch.fake, batch.real), s.accumulation)
         numbers = s.optimizer
-        return self._adam_step(numbers.of_fake(), numbers.fake_lr, state.fake, state.fake_optimizer, gradients, metrics)
+        adam = numbers.of_fake(), numbers.fake_lr, numbers.largest_of_fake
+        return self._adam_step(adam, state.fake, state.fake_optimizer, gradients, metrics)
 
     def generator(
         self, state: TrainState, fake: Any, frozen: Frozen, read: Any, empty: Any, n: int | jax.Array, adversarial: bool
@@ -192,14 +199,15 @@ class _Updates:
             key = functools.partial(key_for, s.seed, state.step, micro_batch=micro_batch)
             z = noise_from_key(key(Purpose.GENERATOR_STEPS), self._shape)
             before = self.few_step.first_evaluations(self._denoiser(frozen, state.generator), z, cond, n - 1)
+            dropout = self._dropout(key, Purpose.GENERATOR_NET)
 
             def last_evaluation(theta: Any) -> jax.Array:
-                return self.few_step.evaluate(self._denoiser(frozen, theta), z, cond, n - 1, *before)[0]
+                return self.few_step.evaluate(self._denoiser(frozen, theta, dropout), z, cond, n - 1, *before)[0]
 
             draw = self._draw(self.times.generator, key(Purpose.GENERATOR_TIME), key(Purpose.GENERATOR_NOISE))
             condition = self._condition(cond, empty, adversarial)
             f_phi = self._denoiser(frozen, None)
-            f_psi = self._discriminator(frozen, fake) if adversarial else self._denoiser(frozen, fake)
+            f_psi = self._discriminator(frozen, fake, None) if adversarial else self._denoiser(frozen, fake)
 
             def loss(x_g: jax.Array) -> tuple[jax.Array, tuple[Metrics, jax.Array]]:
                 of_x = generator_loss(f_phi, f_psi, process, x_g, draw, condition, s.guidance, s.loss)
@@ -225,9 +233,8 @@ class _Updates:
 
         metrics, gradients = _sum_over_micro_batches(gradient_of, read, s.accumulation)
         numbers = s.optimizer
-        return self._adam_step(
-            numbers.of_generator(), numbers.generator_lr, state.generator, state.generator_optimizer, gradients, metrics
-        )
+        adam = numbers.of_generator(), numbers.generator_lr, numbers.clip_value
+        return self._adam_step(adam, state.generator, state.generator_optimizer, gradients, metrics)
 
     def generator_steps(self, state: TrainState) -> jax.Array:
         """Updates of the generator so far: those before it was trained do not count for the average."""
@@ -252,17 +259,25 @@ class _Updates:
     def _condition(self, cond: Any, empty: Any, discriminates: bool) -> Condition:
         return Condition(cond, empty, self.settings.guidance.fake_reads_text if discriminates else None)
 
-    def _denoiser(self, frozen: Frozen, trained: Any) -> Denoiser:
+    def _augmented(self, key: Callable[[Purpose], jax.Array], purpose: Purpose, x: jax.Array, cond: Any) -> Any:
+        """The images and their condition as the fake network sees them in update A."""
+        return self.networks.augment(key(purpose), x, cond) if self.networks.augment else (x, cond)
+
+    def _dropout(self, key: Callable[[Purpose], jax.Array], purpose: Purpose) -> jax.Array | None:
+        """The key of what a network drops out; None: nothing."""
+        return key(purpose) if self.networks.drops_out else None
+
+    def _denoiser(self, frozen: Frozen, trained: Any, dropout: jax.Array | None = None) -> Denoiser:
         """The generator, or f_psi, or with None the teacher f_phi."""
         params = self.networks.combine(frozen.base, trained)
-        return lambda x_t, t, cond: self.networks.denoiser(params, x_t, t, cond, None)
+        return lambda x_t, t, cond: self.networks.denoiser(params, x_t, t, cond, dropout)
 
-    def _discriminator(self, frozen: Frozen, psi: Any) -> Discriminator:
+    def _discriminator(self, frozen: Frozen, psi: Any, dropout: jax.Array | None) -> Discriminator:
         """f_psi where it is the discriminator too: it returns logits beside its output."""
         network = self.networks.discriminator
         assert network is not None, "a GAN term without a discriminator is refused before"
         params = self.networks.combine(frozen.base, psi)
-        return lambda x_t, t, cond: network(params, x_t, t, cond, None)
+        return lambda x_t, t, cond: network(params, x_t, t, cond, dropout)
 
     def _real(self, frozen: Frozen, real: Real | None, empty: Any, dropped: jax.Array | None) -> tuple[jax.Array, Any]:
         """Real images or latents, and what D sees of their captions: where a fake sample's prompt is dropped, theirs is
@@ -277,16 +292,17 @@ class _Updates:
 
     def _adam_step(
         self,
-        optimizer: optax.GradientTransformation,
-        learning_rate: float,
+        adam: tuple[optax.GradientTransformation, float, float | None],
         params: Any,
         optimizer_state: Any,
         gradients: Any,
         metrics: Metrics,
     ) -> tuple[Any, Any, Metrics]:
+        """adam: itself but for the learning rate, that rate, and the largest entry of a gradient."""
+        optimizer, learning_rate, largest = adam
         gradients, nonfinite = sanitize(gradients)
         metrics |= {"grad_norm": optax.tree.norm(gradients), "nonfinite_grads": nonfinite}
-        gradients = clip(gradients, self.settings.optimizer.clip_value)
+        gradients = clip(gradients, largest)
         scaled, optimizer_state = optimizer.update(gradients, optimizer_state)
         return optax.apply_updates(params, optax.tree.scale(-learning_rate, scaled)), optimizer_state, metrics
 
