@@ -65,7 +65,7 @@ class TfdsPairs:
         if found and self._path[0] not in features:
             raise UserError(f"real.source tfds:{name} has no {found!r}: {key} is one of {', '.join(features)}")
         if found and label is not None:
-            if not isinstance(features.get(found), tfds.features.ClassLabel):
+            if "/" in found or not isinstance(features[found], tfds.features.ClassLabel):
                 raise UserError(f"real.source tfds:{name}: {found!r} is no class: set real.label to one that is")
             self.classes = features[found].num_classes or 0
         self.name = f"tfds:{info.full_name} {split} {image} {found}"
