@@ -25,6 +25,11 @@ _hypothesis = tempfile.TemporaryDirectory(prefix="hypothesis-")
 configuration.set_hypothesis_home_dir(_hypothesis.name)
 
 
+def pytest_collection_modifyitems(items):
+    """Tests of whole commands come first: they take longest, and a worker that began one last would end alone."""
+    items.sort(key=lambda item: len(item.path.parts))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def compilation_cache(tmp_path_factory):
     """Programs that several tests compile are compiled once in a session, and nothing is left behind."""

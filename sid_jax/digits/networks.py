@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import Any
 
-import jax
 from flax import nnx
 from transformers import CLIPTokenizer
 
@@ -86,9 +85,9 @@ def text_encoder(tokenizer: CLIPTokenizer, width: int, layers: int) -> Component
 
 
 def initial(component: Component, seed: int) -> Any:
-    """Initial parameters of a network that was built."""
+    """Initial parameters of a network that was built, each by itself: a program of all takes longer to compile."""
     module = NETWORK_TYPES[component.class_name].module
-    return nnx.split(jax.jit(lambda: module(component.config, rngs=nnx.Rngs(key_of(seed))))())[1]
+    return nnx.split(module(component.config, rngs=nnx.Rngs(key_of(seed))))[1]
 
 
 SCHEDULER = {

@@ -9,8 +9,8 @@ import pytest
 PROGRAM = """
 import hashlib, signal, sys
 from sid_jax.runtime.devices.ending import hearing
-if "nohup" in sys.argv:
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+# Said here, whatever the tests themselves were begun under.
+signal.signal(signal.SIGHUP, signal.SIG_IGN if "nohup" in sys.argv else signal.SIG_DFL)
 with hearing() as ending:
     if "later" in sys.argv:
         ending.later()
