@@ -63,7 +63,49 @@ def _stable_diffusion(c: ConfigDict) -> None:
     )
 
 
-SECTIONS: dict[str, Callable[[ConfigDict], None]] = {"stable_diffusion": _stable_diffusion}
+def _edm(c: ConfigDict) -> None:
+    """EDM's teachers in pixels: CIFAR-10 without labels in one step (SiD, Zhou et al. 2024, arXiv 2404.04057)."""
+    c.teacher = "edm-cifar10-32x32-uncond-vp.pkl"  # NVIDIA's file, a folder of sid_jax.convert, or a student
+    # What the generator begins as (SiD2A): a run, what sid_jax.export wrote, or a file. Empty: the teacher, as it is.
+    c.student = ""
+    c.resolution = 32
+    c.images = 500_000_000
+    c.batch = 256
+
+    c.labels = ConfigDict()
+    c.labels.counts = ""  # a text file: how many images each class has, one a line; empty: all classes alike
+    c.real.label = ""  # feature of tfds; empty: the only class there is
+
+    c.sid.t_init = config_dict.placeholder(float)  # sigma_init, the noise that images are made of; None: 2.5
+    c.sid.times = "lognormal_karras"
+    c.sid.p_mean = -1.2  # of ln sigma in the fake network's loss
+    c.sid.p_std = 1.2
+    c.sid.u_max = 0.8  # the generator's sigma is Karras' at u in [0, u_max): the published tmax is 1000 times that
+    c.sid.sigma_min = 0.002
+    c.sid.sigma_max = 80.0
+    c.sid.rho = 7.0
+    c.sid.alpha = 1.2
+    c.sid.loss_scale = 100.0
+
+    c.augment = 0.12  # probability of each transform of what the fake network sees; 0: it sees the images as they are
+    c.dropout = config_dict.placeholder(float)  # of fake network and generator as they learn; None: the teacher's rate
+
+    c.gan.form = "sida"  # "sida" (SiDA) | "map" (Few-Step SiD): what is averaged, and how it is weighted
+    c.gan.group = config_dict.placeholder(int)  # images that a cross entropy is averaged over; None: a micro-batch
+
+    c.optimizer.fake_lr = 1e-5
+    c.optimizer.generator_lr = 1e-5
+    c.optimizer.eps = 1e-8  # 1e-6 with precision.compute bfloat16
+    c.optimizer.clip_fake = config_dict.placeholder(float)  # largest entry of the fake network's gradient; 1 in SiDA
+    c.ema.half_life = 500_000
+    c.precision.compute = "float32"
+    c.precision.teacher = "float32"
+    c.precision.matmul = "highest"  # "default": what the device does fastest, with fewer bits; "highest": float32
+    c.evaluate.teacher_steps = 18
+    c.evaluate.teacher_guidance = 1.0  # there is none
+
+
+SECTIONS: dict[str, Callable[[ConfigDict], None]] = {"stable_diffusion": _stable_diffusion, "edm": _edm}
 """What each family adds to the common part, and changes in it."""
 
 
@@ -231,7 +273,20 @@ SECTION_RANGES: dict[str, dict[str, str]] = {
         "guidance.kappa3": "[-1e4, 1e4]",
         "guidance.kappa4": "[-1e4, 1e4]",
         "guidance.prompt_dropout": "[0, 1]",
-    }
+    },
+    "edm": {
+        "sid.t_init": "(0, 1e6]",
+        "sid.p_mean": "[-100, 100]",
+        "sid.p_std": "[0, 100]",
+        "sid.u_max": "(0, 1]",
+        "sid.sigma_min": "(0, 1e6]",
+        "sid.sigma_max": "(0, 1e6]",
+        "sid.rho": "[1, 1000]",
+        "augment": "[0, 1]",
+        "dropout": "[0, 1)",
+        "gan.group": "[1, 2^20]",
+        "optimizer.clip_fake": "(0, 1e30]",
+    },
 }
 """The same of each family's section. A number without a range must be finite."""
 

@@ -29,7 +29,7 @@ from sid_jax.experiment.images import ImageProgram
 from sid_jax.experiment.networks import first_state, frozen_base, networks_of, params_of
 from sid_jax.experiment.paths import with_absolute_paths
 from sid_jax.experiment.streams import open_stream, placed_batch
-from sid_jax.experiment.student import Student
+from sid_jax.experiment.student import Student, open_start
 from sid_jax.runtime.cli import command_line
 from sid_jax.runtime.devices import mesh as meshes
 from sid_jax.runtime.devices import processes
@@ -140,6 +140,7 @@ def train(config: ConfigDict, workdir: str, force: bool = False, restart: bool =
     few_step = build.few_step_of(config, teacher.process)
     times = build.times_of(config, teacher.process)
     settings = build.settings_of(config, teacher.space.shape(config.resolution))
+    regularization = build.regularization_of(config, teacher)
     teacher = dataclasses.replace(teacher, conditions=open_conditions(config, teacher, asked, mesh, workdir))
     empty = meshes.place(teacher.conditions.empty(), meshes.replicated(mesh))
     rows = meshes.local_rows(config.batch, mesh).tolist()
@@ -155,7 +156,7 @@ def train(config: ConfigDict, workdir: str, force: bool = False, restart: bool =
         checkpoints = closing.enter_context(Checkpoints(folder / "checkpoints", Keep.from_config(resolved)))
         try_checkpoints(checkpoints.folder)
         if checkpoints.latest() is None:
-            state, base = first_state(teacher, settings.optimizer, stored, mesh)
+            state, base = first_state(teacher, settings.optimizer, stored, mesh, open_start(config, teacher, mesh))
             window = Window(config.batch)
         else:
             check_same_form(checkpoints.state_names(), vars(shapes), workdir)
@@ -172,7 +173,7 @@ def train(config: ConfigDict, workdir: str, force: bool = False, restart: bool =
         progress = closing.enter_context(contextlib.closing(Progress(total * config.batch, step * config.batch)))
 
         # ---- One compiled program for both updates and the average, in each phase of the GAN term's schedule.
-        networks = networks_of(teacher, config.resolution, mesh)
+        networks = networks_of(teacher, config.resolution, mesh, regularization)
         out = (shardings, meshes.replicated(mesh))
         train_step = jit_train_step(networks, few_step, times, settings, out_shardings=out)
         count = config.sample_images

@@ -11,40 +11,44 @@ from sid_jax.errors import UserError
 from sid_jax.runtime.cli import config_file
 
 ALL = RANGES | SECTION_RANGES["stable_diffusion"]
+OF_EDM = SECTION_RANGES["edm"]
 
 
-def numeric_keys():
+def numeric_keys(family="stable_diffusion"):
     """Keys of numbers with their types; those whose default is None have theirs in the schema."""
     found = {}
-    for key in config_file.flatten(default()):
+    for key in config_file.flatten(default(family)):
         group, _, leaf = key.rpartition(".")
-        kind = (default()[group] if group else default()).get_type(leaf)
+        kind = (default(family)[group] if group else default(family)).get_type(leaf)
         if kind in (int, float):
             found[key] = kind
     return found
 
 
-def changed(key, value):
-    config = default()
+def changed(key, value, family="stable_diffusion"):
+    config = default(family)
     config.update_from_flattened_dict({key: value})
     return config
 
 
 def test_every_number_has_a_range():
     assert set(numeric_keys()) == set(ALL)
+    assert set(numeric_keys("edm")) == set(RANGES | OF_EDM)
 
 
-@pytest.mark.parametrize("key", sorted(ALL))
-def test_what_is_outside_is_named(key):
-    low, high = ALL[key][1:-1].split(",")
-    kind = numeric_keys()[key]
+@pytest.mark.parametrize(
+    ("key", "family"), [*((key, "stable_diffusion") for key in sorted(ALL)), *((key, "edm") for key in sorted(OF_EDM))]
+)
+def test_what_is_outside_is_named(key, family):
+    low, high = (ALL if family == "stable_diffusion" else OF_EDM)[key][1:-1].split(",")
+    kind = numeric_keys(family)[key]
     below, above = sid_jax.config._bound(low), sid_jax.config._bound(high)
     wrong = [float("nan"), float("inf"), float("-inf"), 1e39] if kind is float else [int(below) - 1, 2**64, -(2**70)]
     if kind is float:
         wrong += [float(below) - abs(float(below)) - 1, float(above) * 2 + 1]
     for value in wrong:
         with pytest.raises(UserError, match=rf"^config key {key} is "):
-            check_numbers(changed(key, value))
+            check_numbers(changed(key, value, family))
 
 
 @pytest.mark.parametrize(
@@ -80,6 +84,10 @@ def test_floats_are_what_they_are_in_float32():
         check_numbers(changed("optimizer.beta2", 0.99999999))
 
 
-@pytest.mark.parametrize("file", sorted(Path("configs").glob("*_*step*.py")), ids=lambda file: file.stem)
+@pytest.mark.parametrize(
+    "file",
+    sorted([*Path("configs").glob("*_*step*.py"), *Path("configs").glob("edm_*.py")]),
+    ids=lambda file: file.stem,
+)
 def test_the_configs_are_in_range(file):
     check_numbers(config_file.load(str(file), sid_jax.config.schema_of))

@@ -10,11 +10,12 @@ from ml_collections import ConfigDict
 from sid_jax import assets
 from sid_jax.config import check_numbers
 from sid_jax.errors import UserError, user_errors_from
+from sid_jax.experiment.networks import Regularization
 from sid_jax.families.open import open_configs, open_source
 from sid_jax.families.open import open_teacher as teacher_in
 from sid_jax.models import Execution
 from sid_jax.runtime.devices import mesh as meshes
-from sid_jax.runtime.devices.precision import parse_dtype
+from sid_jax.runtime.devices.precision import parse_dtype, parse_matmul
 from sid_jax.sid import (
     DEFAULT_SCALE,
     LAWS,
@@ -75,11 +76,33 @@ def configured(teacher: Teacher, config: ConfigDict, mesh: jax.sharding.Mesh | N
     """The teacher with networks that are computed as the config says, on the devices of `mesh`."""
     compute = parse_dtype("precision.compute", config.precision.compute)
     conditions = teacher.conditions
+    changes = None if config.get("dropout") is None else {"dropout": config.dropout}
+    denoiser = teacher.denoiser.rebuild(changes, dtype=compute, execution=execution_of(config, mesh))
     return dataclasses.replace(
         teacher,
-        denoiser=teacher.denoiser.rebuild(dtype=compute, execution=execution_of(config, mesh)),
+        denoiser=dataclasses.replace(denoiser, matmul=matmul_of(config)),
         conditions=conditions.with_parts(tuple(part.rebuild(dtype=compute) for part in conditions.parts)),
     )
+
+
+def matmul_of(config: ConfigDict) -> str | None:
+    """How precisely the denoiser multiplies, see `Component.matmul`; of a family that does not say, as JAX does."""
+    return parse_matmul("precision.matmul", config.precision.get("matmul", "default"))
+
+
+def regularization_of(config: ConfigDict, teacher: Teacher) -> Regularization:
+    """What is random about the networks that learn; nothing, where the family has no settings for it.
+
+    Raises:
+      UserError: images are to be augmented, and the teacher has not learnt what that is.
+    """
+    augment = config.get("augment", 0.0)
+    if augment and teacher.augment is None:
+        raise UserError(
+            f"config key augment is {augment}, but the teacher {config.teacher} was trained without augmentation: "
+            "set it to 0"
+        )
+    return Regularization(augment, drops_out="dropout" in config and config.dropout != 0)
 
 
 def asked_of(config: ConfigDict, conditions: Conditions) -> list[Any]:

@@ -1,6 +1,7 @@
 """The networks of a teacher as functions of their parameters, for `sid`; and what a run begins with."""
 
-from typing import Any
+import contextlib
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,33 +14,69 @@ from sid_jax.sid import Networks, Optimizer, TrainState
 from sid_jax.teachers.teacher import Teacher
 
 
-def networks_of(teacher: Teacher, resolution: int, mesh: jax.sharding.Mesh | None = None) -> Networks:
+class Regularization(NamedTuple):
+    """What is random about the networks as they learn; sampling has none of it.
+
+    augment: the probability of each transform of the images that the fake network sees; 0: they are as they are.
+    drops_out: whether fake network and generator drop out what their configuration says.
+    """
+
+    augment: float = 0.0
+    drops_out: bool = False
+
+
+def networks_of(
+    teacher: Teacher,
+    resolution: int,
+    mesh: jax.sharding.Mesh | None = None,
+    regularization: Regularization = Regularization(),  # noqa: B008 (it can't be changed)
+) -> Networks:
     """The teacher's denoiser, conditions and encoder of images as functions of their parameters.
 
     Args:
       teacher: its graphs say what the networks compute in; its parameters are not used.
       resolution: of the images, in pixels.
       mesh: over whose `fsdp` axis the denoiser's parameters are sharded.
+      regularization: of a train step.
     """
+
+    def precisely() -> contextlib.AbstractContextManager[Any]:
+        matmul = teacher.denoiser.matmul
+        return jax.default_matmul_precision(matmul) if matmul else contextlib.nullcontext()
 
     def network(params: Any) -> Any:
         return gather_weights(nnx.merge(teacher.denoiser.graphdef, params), mesh)
 
     def denoiser(params: Any, x_t: jax.Array, t: jax.Array, cond: Any, dropout_key: jax.Array | None) -> jax.Array:
-        output: jax.Array = network(params)(x_t, teacher.process.network_time(t), dropout_key=dropout_key, **cond)
+        with precisely():
+            output: jax.Array = network(params)(x_t, teacher.process.network_time(t), dropout_key=dropout_key, **cond)
         return output
 
     def discriminator(
         params: Any, x_t: jax.Array, t: jax.Array, cond: Any, dropout_key: jax.Array | None
     ) -> tuple[jax.Array, jax.Array]:
         merged, time = network(params), teacher.process.network_time(t)
-        output, features = merged.with_features(x_t, time, dropout_key=dropout_key, **cond)
-        return output, merged.logits(features)
+        with precisely():
+            output, features = merged.with_features(x_t, time, dropout_key=dropout_key, **cond)
+            return output, merged.logits(features)
 
     def encode_condition(params: Any, read: Any) -> Any:
         return teacher.conditions.encode_condition(params, read, resolution)
 
-    return Networks(denoiser, encode_condition, discriminator, teacher.space.encode_images, combine)
+    def augment(key: jax.Array, images: jax.Array, cond: Any) -> tuple[jax.Array, Any]:
+        assert teacher.augment is not None, "a teacher that knows no augmentation is refused before"
+        images, told = teacher.augment(key, images, regularization.augment)
+        return images, {**cond, **told}
+
+    return Networks(
+        denoiser,
+        encode_condition,
+        discriminator,
+        teacher.space.encode_images,
+        combine,
+        augment=augment if regularization.augment > 0 else None,
+        drops_out=regularization.drops_out,
+    )
 
 
 def combine(base: nnx.State, trained: nnx.State | None) -> nnx.State:
@@ -55,7 +92,11 @@ def params_of(parts: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 def first_state(
-    teacher: Teacher, optimizer: Optimizer, dtype: jnp.dtype, mesh: jax.sharding.Mesh
+    teacher: Teacher,
+    optimizer: Optimizer,
+    dtype: jnp.dtype,
+    mesh: jax.sharding.Mesh,
+    student: nnx.State | None = None,
 ) -> tuple[TrainState, nnx.State]:
     """The state at step 0, and the frozen base (see `sid.Frozen`), both sharded.
 
@@ -64,9 +105,10 @@ def first_state(
       optimizer: of both networks that are trained.
       dtype: that the base's parameters are stored in.
       mesh: where it all is.
+      student: parameters that generator and average begin with, float32, in the same shards; None: the teacher's.
     """
     params = teacher.denoiser.load(dtype=None, place=meshes.into_shards(mesh, jnp.float32)).params
-    state, params = new_state(params, optimizer, dtype, mesh)
+    state, params = new_state(params, optimizer, dtype, mesh, student)
     return state, with_constants(params, teacher.denoiser.constants)
 
 
@@ -77,7 +119,11 @@ def frozen_base(teacher: Teacher, dtype: jnp.dtype, mesh: jax.sharding.Mesh) -> 
 
 
 def new_state(
-    params: nnx.State, optimizer: Optimizer, dtype: jnp.dtype, mesh: jax.sharding.Mesh
+    params: nnx.State,
+    optimizer: Optimizer,
+    dtype: jnp.dtype,
+    mesh: jax.sharding.Mesh,
+    student: nnx.State | None = None,
 ) -> tuple[TrainState, nnx.State]:
     """The state at step 0, and the frozen teacher in the type that it is stored in, both sharded.
 
@@ -87,13 +133,15 @@ def new_state(
       optimizer: of both networks that are trained.
       dtype: of the frozen teacher.
       mesh: where it all is.
+      student: parameters of another generator to begin with; they too become part of the state.
     """
 
-    def create(params: nnx.State) -> tuple[TrainState, nnx.State]:
-        return TrainState.create(params, optimizer), jax.tree.map(lambda p: p.astype(dtype), params)
+    def create(params: nnx.State, student: nnx.State | None) -> tuple[TrainState, nnx.State]:
+        state = TrainState.create(params, optimizer, student)
+        return state, jax.tree.map(lambda p: p.astype(dtype), params)
 
-    shardings = meshes.parameter_shardings(jax.eval_shape(create, params), mesh)
-    return jax.jit(create, donate_argnums=0, out_shardings=shardings)(params)
+    shardings = meshes.parameter_shardings(jax.eval_shape(create, params, student), mesh)
+    return jax.jit(create, donate_argnums=(0, 1), out_shardings=shardings)(params, student)
 
 
 def with_constants(params: nnx.State, constants: nnx.State) -> nnx.State:

@@ -13,7 +13,9 @@ from sid_jax.runtime.cli import config_file
 from sid_jax.runtime.storage.files import absolute, is_remote
 from sid_jax.runtime.storage.json_files import read_json
 
-KEYS = ("teacher", "prompts", "labels.counts", "real.source", "real.data_dir", "text.cache", "evaluate.metric")
+KEYS = (
+    "teacher", "student", "prompts", "labels.counts", "real.source", "real.data_dir", "text.cache", "evaluate.metric",
+)  # fmt: skip
 """Settings that are paths; or names that are none, which stay: hub ids, `bundled:NAME`, `tfds:NAME`."""
 
 
@@ -44,7 +46,7 @@ def with_absolute_paths(config: ConfigDict, workdir: str) -> ConfigDict:
 def _from_the_root(key: str, name: str) -> str:
     if name.startswith((assets.PREFIX, "tfds:")):
         return name
-    if key == "teacher" and (is_remote(name) or not os.path.isdir(absolute(name))):
+    if key in ("teacher", "student") and (is_remote(name) or not os.path.exists(absolute(name))):
         return name  # a hub id, or nothing that can be opened
     if key == "real.source" and not is_remote(name):
         path = os.path.expanduser(name)

@@ -76,7 +76,7 @@ def open_stream(
         config.real.max_pixels,
         rows,
     )
-    joined = JoinedStream(stream, pairs, fake_as_real=getattr(gan, "of_real_conditions", False))
+    joined = JoinedStream(stream, pairs, fake_as_real=gan.of_real_conditions)
     return joined, () if encoded is not None else params_of(teacher.space.parts)
 
 

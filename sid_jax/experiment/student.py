@@ -7,14 +7,16 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from flax import nnx
 from ml_collections import ConfigDict
 
 import sid_jax.config
 from sid_jax.errors import UserError, errors_in
-from sid_jax.experiment.build import few_step_of, open_teacher
+from sid_jax.experiment.build import few_step_of, matmul_of, open_teacher
 from sid_jax.families.open import open_source
 from sid_jax.families.open import open_teacher as teacher_in
 from sid_jax.runtime.cli import config_file
+from sid_jax.runtime.devices import mesh as meshes
 from sid_jax.runtime.run.checkpoints import Checkpoints
 from sid_jax.runtime.run.record import check_teacher_of_run
 from sid_jax.runtime.storage.files import absolute, reaching
@@ -49,7 +51,13 @@ class Model(NamedTuple):
     student: Student | None
 
 
-def open_run(workdir: str, *parts: str, step: int | None = None, with_teacher: bool = False) -> Student:
+def open_run(
+    workdir: str,
+    *parts: str,
+    step: int | None = None,
+    with_teacher: bool = False,
+    mesh: jax.sharding.Mesh | None = None,
+) -> Student:
     """The student of a checkpoint of a run; of its teacher, these parts have parameters.
 
     Args:
@@ -57,6 +65,7 @@ def open_run(workdir: str, *parts: str, step: int | None = None, with_teacher: b
       *parts: of the teacher.
       step: the update whose checkpoint is read; None: the newest that can be read.
       with_teacher: whether the teacher's denoiser is used too, and so must be the one that the run began with.
+      mesh: that the student's parameters are sharded over; by default they are all on one device.
 
     Raises:
       UserError: it is not the folder of a run, has no checkpoint that can be read, or none of that update; or its
@@ -80,11 +89,42 @@ def open_run(workdir: str, *parts: str, step: int | None = None, with_teacher: b
         fingerprints = functools.partial(teacher.fingerprints, denoiser=with_teacher)
         check_teacher_of_run(folder, fingerprints, () if with_teacher else (teacher.denoiser.name,))
         device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-        abstract = jax.tree.map(
-            lambda p: jax.ShapeDtypeStruct(p.shape, jnp.float32, sharding=device), teacher.denoiser.params
-        )
+
+        def placed(p: Any) -> jax.ShapeDtypeStruct:
+            sharding = meshes.parameter_sharding(p.shape, mesh) if mesh else device
+            return jax.ShapeDtypeStruct(p.shape, jnp.float32, sharding=sharding)
+
+        abstract = jax.tree.map(placed, teacher.denoiser.params)
         restored = checkpoints.restore({"ema": abstract}, partial=True, step=step)
     return Student(teacher, restored.state["ema"], few_step_of(config, teacher.process), config, restored.step)
+
+
+def open_start(config: ConfigDict, teacher: Teacher, mesh: jax.sharding.Mesh) -> nnx.State | None:
+    """The parameters that a run's generator begins with, where its config names a `student`; None: the teacher's.
+
+    Args:
+      config: the run's.
+      teacher: the run's.
+      mesh: that the parameters are sharded over.
+
+    Raises:
+      UserError: the student can't be opened, or is of another network than the teacher.
+    """
+    name = config.get("student")
+    if not name:
+        return None
+    with reaching(folder := absolute(name)):
+        is_run = (folder / "checkpoints").is_dir()
+    if is_run:
+        student = open_run(name, mesh=mesh)
+        denoiser = student.teacher.denoiser.with_params(student.params)
+    else:
+        denoiser = teacher_in(open_source(name), config.family).denoiser
+    if _shapes(denoiser.params) != _shapes(teacher.denoiser.params):
+        raise UserError(
+            f"config key student: {name} has other tensors than the teacher {config.teacher}: name its student"
+        )
+    return denoiser.params if is_run else denoiser.load(place=meshes.into_shards(mesh, jnp.float32)).params
 
 
 def open_model(folder: str) -> Model:
@@ -101,6 +141,8 @@ def open_model(folder: str) -> Model:
         config = _config_of(json.dumps(about["config"]))
         sampler = few_step_of(config, teacher.process)
         teacher.space.shape(config.resolution)
+        matmul = matmul_of(config)
+    teacher = dataclasses.replace(teacher, denoiser=dataclasses.replace(teacher.denoiser, matmul=matmul))
     teacher = teacher.load(*PARTS)
     return Model(teacher, Student(teacher, teacher.denoiser.params, sampler, config, about["step"]))
 
@@ -109,3 +151,7 @@ def _config_of(text: str) -> ConfigDict:
     config = config_file.from_json(text, sid_jax.config.schema_of)
     sid_jax.config.check_numbers(config)
     return config
+
+
+def _shapes(params: nnx.State) -> dict[Any, tuple[int, ...]]:
+    return {path: leaf.shape for path, leaf in nnx.to_flat_state(params)}

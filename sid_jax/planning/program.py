@@ -80,7 +80,7 @@ def build_program(config: ConfigDict, devices: list[jax.Device]) -> Program:
     read = placed(read, meshes.batch_sharding(mesh))
     batch = Batch(read, read, placed(empty, meshes.replicated(mesh)), real)
     step = jit_train_step(
-        networks_of(teacher, config.resolution, mesh),
+        networks_of(teacher, config.resolution, mesh, build.regularization_of(config, teacher)),
         build.few_step_of(config, teacher.process),
         build.times_of(config, teacher.process),
         settings,

@@ -3,7 +3,7 @@
 import dataclasses
 import hashlib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from sid_jax.errors import UserError
+from sid_jax.errors import UserError, user_errors_from
 from sid_jax.formats.bundle import Bundle, Tensors
 from sid_jax.formats.fingerprint import digest_of
 from sid_jax.formats.safetensors_files import open_weights
@@ -37,6 +37,7 @@ class Component:
     constants: the same of what is neither trained nor averaged; most networks have none.
     open_weights: opens its files; None for a network that was made here.
     where: what error messages call it.
+    matmul: how precisely it multiplies, as `jax.default_matmul_precision` has it; None: as JAX does by itself.
     """
 
     class_name: str
@@ -47,6 +48,7 @@ class Component:
     constants: nnx.State
     open_weights: Callable[[], Tensors] | None = None
     where: str = ""
+    matmul: str | None = None
 
     @property
     def loaded(self) -> bool:
@@ -128,8 +130,21 @@ class Component:
         """The same with other parameters, which are in no file."""
         return dataclasses.replace(self, params=params, open_weights=None)
 
-    def rebuild(self, **options: Any) -> Self:
-        """The same with other options of the network's constructor, such as `dtype` to compute in."""
+    def rebuild(self, changes: Mapping[str, Any] | None = None, **options: Any) -> Self:
+        """The same with other options of the network's constructor, such as `dtype` to compute in.
+
+        Args:
+          changes: fields of the configuration that differ, and that no parameter depends on, such as `dropout`.
+          **options: for the constructor.
+
+        Raises:
+          UserError: the network has no such field, or not that value of it.
+        """
+        if changes:
+            config_json = {**self.config_json, **changes}
+            with user_errors_from(self.where or self.class_name):
+                config = NETWORK_TYPES[self.class_name].config.from_dict(config_json)
+            return dataclasses.replace(self, config_json=config_json, config=config).rebuild(**options)
         graphdef, *_ = _split(_abstract_module(self.class_name, self.config, options))
         return dataclasses.replace(self, graphdef=graphdef)
 

@@ -63,6 +63,14 @@ class Export:
     guidance: Guidance = dataclasses.field(default_factory=Guidance)
 
 
+class Augment(Protocol):
+    """Augments images, each transform with a probability, and says what a denoiser is told of it, by keyword."""
+
+    def __call__(
+        self, key: jax.Array, images: jax.Array, probability: float
+    ) -> tuple[jax.Array, dict[str, jax.Array]]: ...
+
+
 class Writer(Protocol):
     """Writes a student into a folder, whole or not at all. Raises UserError where that can't be."""
 
@@ -79,6 +87,7 @@ class Teacher:
     space: where it diffuses.
     sampler: how it is sampled.
     write: writes a student of it in the form of the source.
+    augment: how the images were augmented that it was trained on, where its denoiser is told of that; else None.
     """
 
     denoiser: Component
@@ -87,6 +96,7 @@ class Teacher:
     space: Space
     sampler: SamplerFactory
     write: Writer
+    augment: Augment | None = None
 
     def load(self, *parts: str, dtype: jax.typing.DTypeLike | None = jnp.float32, place: Place | None = None) -> Self:
         """The same with the parameters of some of `PARTS` read from the files; see `Component.load`."""

@@ -20,3 +20,18 @@ def parse_dtype(key: str, name: str) -> jnp.dtype:
     if name not in _DTYPES:
         raise UserError(f"config key {key} is {name!r}: use {' or '.join(_DTYPES)}")
     return jnp.dtype(_DTYPES[name])
+
+
+def parse_matmul(key: str, name: str) -> str | None:
+    """How precisely matrices are multiplied, as `jax.default_matmul_precision` has it; None: as JAX does by itself.
+
+    Args:
+      key: the config key that the name is from, for the error.
+      name: the config's value, "default" or "highest".
+
+    Raises:
+      UserError: the name is another one.
+    """
+    if name not in ("default", "highest"):
+        raise UserError(f"config key {key} is {name!r}: use default or highest")
+    return None if name == "default" else name

@@ -17,7 +17,7 @@ _FREE = (
 )  # fmt: skip
 _FREE_GROUPS = ("attention.", "evaluate.", "mesh.", "text.", "wandb.", "checkpoint_", "keep_")
 _TEACHER = ("teacher", "variant", "revision")  # where the teacher is, and not which one it is
-_PATHS = ("teacher", "real.source", "real.data_dir")
+_PATHS = ("teacher", "student", "real.source", "real.data_dir")
 _UNSET = "unset"
 
 _log = logging.getLogger(__name__)
