@@ -1,5 +1,6 @@
 """Pictures by the command: each seed its own, none lost or mixed with others, none that is no picture."""
 
+import io
 import os
 import subprocess
 import sys
@@ -7,12 +8,14 @@ import sys
 import jax
 import numpy as np
 import pytest
+import toy_family
 from PIL import Image
 
 from sid_jax import sample
 from sid_jax.errors import UserError
 from sid_jax.experiment.images import ImageProgram
 from sid_jax.experiment.student import open_model
+from sid_jax.sid import key_of, seed_words
 
 
 def pictures(folder):
@@ -122,3 +125,88 @@ def test_grids_of_a_run_are_black_where_pictures_are_not_finite(tiny, caplog):
     assert "1 of 1 pictures are not finite, first that of 'a handwritten seven'; in their place" in caplog.text
     with pytest.raises(UserError, match="1 of 1 pictures are not finite"):
         ImageProgram(*flags)(*given)
+
+
+@pytest.fixture
+def toys(monkeypatch, tmp_path):
+    """Samples of a teacher of 8 px with three classes, or with none, in a file or a folder by their name."""
+    toy_family.register(monkeypatch)
+
+    def run(name, *flags, classes=3):
+        if not (tmp_path / f"toy{classes}").exists():
+            toy_family.write_teacher(tmp_path / f"toy{classes}", classes)
+        out = tmp_path / name
+        kind = "--npz" if name.endswith(".npz") else "--out"
+        sample.main([f"--model={tmp_path / f'toy{classes}'}", "--steps=1", f"{kind}={out}", *flags])
+        return dict(np.load(out)) if name.endswith(".npz") else pictures(out)
+
+    return run
+
+
+def pixels(made):
+    return np.stack([np.asarray(Image.open(io.BytesIO(made[name]))) for name in sorted(made) if name != "grid.png"])
+
+
+def test_one_file_for_other_evaluators_has_the_classes_in_turn(toys, tmp_path):
+    made = toys("a.npz", "--classes=0-2", "--n=2")
+    assert list(made) == ["arr_0", "arr_1"] and made["arr_1"].tolist() == [0, 1, 2, 0, 1, 2]
+    assert made["arr_0"].dtype == np.uint8
+    np.testing.assert_array_equal(made["arr_0"], pixels(toys("a", "--classes=0,1,2,0,1,2")))
+    toys("b.npz", "--n=2")  # all classes
+    assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
+    with pytest.raises(UserError, match=r"--npz .*a\.npz is there already: name another file"):
+        toys("a.npz")
+
+
+def test_a_grid_has_a_row_for_each_class(toys, tmp_path):
+    toys("a", "--classes=0-2", "--n=2")
+    assert Image.open(tmp_path / "a/grid.png").size == (2 * 76 + 4, 3 * 76 + 4)
+
+
+def test_a_teacher_without_labels_is_asked_for_a_number(toys, tmp_path):
+    assert len(toys("a", "--n=4", classes=0)) == 5
+    assert Image.open(tmp_path / "a/grid.png").size == (2 * 76 + 4, 2 * 76 + 4)
+    assert list(toys("a.npz", "--n=2", classes=0)) == ["arr_0"]
+    with pytest.raises(UserError, match="the teacher has no labels"):
+        toys("b", "--classes=0", classes=0)
+
+
+def test_noise_of_a_file_in_the_place_of_the_seeds(toys, tmp_path):
+    """With what the seed draws the pictures are the seed's, by channels as PyTorch has them too."""
+    made = toys("a.npz", "--n=2")["arr_0"]
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(key_of(seed_words(0)), np.arange(6))
+    draw = jax.vmap(lambda key: jax.random.normal(jax.random.fold_in(key, 0), (8, 8, 3), np.float32))
+    z = np.asarray(draw(keys))
+    np.save(tmp_path / "z.npy", z)
+    np.save(tmp_path / "torch.npy", np.ascontiguousarray(z.transpose(0, 3, 1, 2)))
+    np.save(tmp_path / "other.npy", z[::-1].astype(np.float64))
+    for name in ("z", "torch"):
+        found = toys(f"{name}.npz", "--n=2", f"--noise={tmp_path / name}.npy")["arr_0"]
+        np.testing.assert_array_equal(found, made)
+    assert (toys("c.npz", "--n=2", f"--noise={tmp_path}/other.npy")["arr_0"] != made).any()
+
+
+@pytest.mark.parametrize(
+    ("array", "problem"),
+    [
+        (np.zeros((2, 8, 8, 3), np.float32), r"pictures begin with \(3, 8, 8, 3\), or \(3, 3, 8, 8\)"),
+        (np.zeros((3, 3, 8, 9), np.float32), "has the shape"),
+        (np.zeros((3, 8, 8, 3), np.uint8), "holds uint8"),
+        (np.asfortranarray(np.zeros((3, 8, 8, 3), np.float32)), "stored by columns"),
+        (np.full((3, 8, 8, 3), np.nan), "row 0 has numbers that are not finite"),
+        (np.full((3, 8, 8, 3), 1e300), "row 0 has numbers that are not finite"),
+        (np.array([{}]), "is no array that np.save has written"),
+        (None, "No such file"),
+    ],
+)
+def test_noise_that_is_none(toys, tmp_path, array, problem):
+    if array is not None:
+        np.save(tmp_path / "z.npy", array)
+    with pytest.raises(UserError, match=problem):
+        toys("a.npz", f"--noise={tmp_path / 'z.npy'}")
+    assert [path.name for path in tmp_path.iterdir() if "npz" in path.name] == []
+
+
+def test_a_teacher_of_prompts_needs_one(tiny, tmp_path):
+    with pytest.raises(UserError, match="the teacher takes prompts: name one"):
+        sample.main([f"--model={tiny / 'teacher'}", f"--out={tmp_path / 'a'}"])

@@ -122,9 +122,9 @@ def register(monkeypatch):
     monkeypatch.setitem(sid_jax.config.SECTIONS, "toy", section)
 
 
-def write_teacher(folder):
+def write_teacher(folder, classes=3):
     """A teacher with random parameters."""
-    component = build("Toy", {"side": 8, "classes": 3})
+    component = build("Toy", {"side": 8, "classes": classes})
     _, params, constants = nnx.split(Toy(component.config, rngs=nnx.Rngs(0)), nnx.Param, ...)
     write_folder(folder, dataclasses.replace(component, params=params, constants=constants), {})
     assert jax.tree.leaves(constants)

@@ -1,7 +1,7 @@
 """What is asked for to pictures: a sampler over a teacher's networks, as one compiled program."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -15,6 +15,9 @@ from sid_jax.sid import Condition, Frozen, key_of, seed_words
 from sid_jax.teachers.conditions import Asked
 from sid_jax.teachers.space import as_bytes
 from sid_jax.teachers.teacher import Sampler, Teacher
+
+FirstNoise = Callable[[int, int], np.ndarray]
+"""(first, last) -> the unit noise of the images first to last - 1, float32 `[n, H, W, C]` of what is diffused."""
 
 _log = logging.getLogger(__name__)
 
@@ -73,8 +76,13 @@ class ImageProgram:
             _log.warning("%s; in their place are black ones", said)
         return np.concatenate([images for images, _ in made])
 
-    def batches(self, params: Any, asked: Asked, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """The same a batch at a time: images uint8 `[n, H, W, 3]`, and which of them are of finite numbers, `[n]`."""
+    def batches(
+        self, params: Any, asked: Asked, seed: int, noise: FirstNoise | None = None
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """The same a batch at a time: images uint8 `[n, H, W, 3]`, and which of them are of finite numbers, `[n]`.
+
+        noise: the unit noise that the samples begin with, in the place of the seed's.
+        """
         words = seed_words(seed)
         batch = min(self.batch, self._whole(len(asked)))
         for start in range(0, len(asked), batch):
@@ -82,21 +90,35 @@ class ImageProgram:
             # The last batch is filled up, so that there is one shape to compile for.
             read = self.teacher.conditions.read(some + some[-1:] * (batch - len(some)))
             read, rows = meshes.place((read, np.arange(start, start + batch)), meshes.batch_sharding(self._mesh))
-            made = self._compiled(params, self._frozen, (read, self._empty), words, rows)
+            given = () if noise is None else (self._given(noise, start, len(some), batch),)
+            made = self._compiled(params, self._frozen, (read, self._empty), words, rows, *given)
             images, finite = (np.asarray(array)[: len(some)] for array in made)
             yield images, finite
+
+    def _given(self, noise: FirstNoise, start: int, count: int, batch: int) -> jax.Array:
+        """The noise of `count` images from `start` on, filled up to a batch, on the devices."""
+        rows = noise(start, start + count)
+        filled = np.concatenate([rows, np.repeat(rows[-1:], batch - count, axis=0)])
+        return meshes.place(filled, meshes.batch_sharding(self._mesh))
 
     def _whole(self, images: int) -> int:
         """So many images, or a few more, that each device has as many."""
         return -(-images // self._mesh.size) * self._mesh.size
 
     def _generate(
-        self, params: Any, frozen: Frozen, read: tuple[Any, Any], words: jax.Array, rows: jax.Array
+        self,
+        params: Any,
+        frozen: Frozen,
+        read: tuple[Any, Any],
+        words: jax.Array,
+        rows: jax.Array,
+        given: jax.Array | None = None,
     ) -> tuple[jax.Array, jax.Array]:
         keys = jax.vmap(jax.random.fold_in, (None, 0))(key_of(words), rows)
 
         def noise(k: int | jax.Array) -> jax.Array:
-            return jax.vmap(lambda key: jax.random.normal(jax.random.fold_in(key, k), self._shape, jnp.float32))(keys)
+            drawn = jax.vmap(lambda key: jax.random.normal(jax.random.fold_in(key, k), self._shape, jnp.float32))(keys)
+            return drawn if given is None else jnp.where(k == 0, given, drawn)
 
         whole = self._networks.combine(frozen.base, params)
 

@@ -9,7 +9,6 @@ import json
 import math
 import os
 import shutil
-import warnings
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,6 +22,7 @@ from sid_jax.data.images import Corrupted
 from sid_jax.data.labels import NO_LABEL
 from sid_jax.data.pairs import Encoded, Pair
 from sid_jax.errors import UserError
+from sid_jax.runtime.storage.arrays import header_of
 from sid_jax.runtime.storage.folders import appearing
 from sid_jax.runtime.storage.json_files import parse_json, read_json, write_json
 from sid_jax.runtime.storage.small_files import open_regular, read_lines
@@ -118,20 +118,9 @@ def _header(file: BinaryIO) -> tuple[int, tuple[int, ...], int]:
     Raises:
       ValueError: it is no file that `write_cache` has written, or is cut short.
     """
-    try:
-        if np.lib.format.read_magic(file) != (1, 0):
-            raise ValueError("another version of the format")
-        with warnings.catch_warnings(action="error"):  # of odd headers
-            shape, by_columns, dtype = np.lib.format.read_array_header_1_0(file)
-    except Exception as error:  # numpy's parser raises nearly anything for damaged headers
-        raise ValueError(
-            f"{_LATENTS} has a damaged header ({type(error).__name__}: {' '.join(str(error).split())[:200]})"
-        ) from error
+    shape, dtype, by_columns, begin = header_of(file, _LATENTS)
     if dtype != _DTYPE or by_columns or len(shape) != 4 or min(shape) < 1:
         raise ValueError(f"{_LATENTS} holds {dtype} {shape}, not float16 [N, h, w, C]")
-    begin, size = file.tell(), os.fstat(file.fileno()).st_size
-    if size < begin + math.prod(shape) * _DTYPE.itemsize:
-        raise ValueError(f"{_LATENTS} has {size} bytes, too few for {shape}")
     return shape[0], tuple(shape[1:]), begin
 
 

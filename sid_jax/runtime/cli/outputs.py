@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 from sid_jax.errors import UserError
-from sid_jax.runtime.storage.files import absolute, is_remote
+from sid_jax.runtime.storage.files import absolute, is_remote, on_disk
 
 
 def check_output(path: os.PathLike | str, *, makes_folders: bool = False) -> None:
@@ -33,6 +33,14 @@ def check_output(path: os.PathLike | str, *, makes_folders: bool = False) -> Non
         raise UserError(f"{os.fspath(path)[:200]!r} can't be written: {error}") from error
     if blocked:
         raise UserError(f"{path} can't be written: permission denied")
+
+
+def check_new_file(path: str, flag: str) -> None:
+    """Checks that a file on a disk can be made. Raises UserError where it can't, or is there already."""
+    file = on_disk(path, flag)
+    check_output(file)
+    if os.path.lexists(file):
+        raise UserError(f"{flag} {path} is there already: name another file, or remove it")
 
 
 def write_output(path: str, text: str) -> None:

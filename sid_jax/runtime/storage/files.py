@@ -103,6 +103,21 @@ def write_whole(path: os.PathLike | str, data: bytes | str) -> None:
 
 
 @contextlib.contextmanager
+def appearing_file(path: Path) -> Iterator[Path]:
+    """A context with the name of a new file on a disk, which takes the place of `path` when it ends without error.
+
+    A process that is killed in such a context leaves a file beside `path`, which the next one writes over.
+    """
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        with naming(path):
+            yield partial
+            partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
 def naming(path: os.PathLike | str) -> Iterator[None]:
     """A context in which an error of the operating system that names no file names this one, as one of a full disk."""
     try:
