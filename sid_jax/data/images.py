@@ -31,6 +31,19 @@ def decode(data: bytes, resolution: int, most_pixels: int) -> np.ndarray:
     Raises:
       Corrupted: it is not such a file, is damaged, or is too large.
     """
+    image = read_rgb(data, most_pixels)
+    width, height = image.size
+    side = min(width, height)
+    left, top = (width - side) / 2, (height - side) / 2
+    square = image.resize((resolution, resolution), Image.Resampling.LANCZOS, box=(left, top, left + side, top + side))
+    return np.asarray(square)
+
+
+def read_rgb(data: bytes, most_pixels: int, *, upright: bool = True) -> Image.Image:
+    """An image in RGB of 8 bits. Arguments and errors as those of `decode`.
+
+    upright: turned as its EXIF data say it is to be seen.
+    """
     if len(data) > MOST_BYTES:
         raise Corrupted(f"{len(data)} bytes are more than {MOST_BYTES}")
     try:
@@ -38,16 +51,11 @@ def decode(data: bytes, resolution: int, most_pixels: int) -> np.ndarray:
             width, height = file.size
             if width * height > most_pixels:
                 raise Corrupted(f"{width}x{height} pixels are more than {most_pixels}")
-            image = _in_8_bits(ImageOps.exif_transpose(file)).convert("RGB")
+            return _in_8_bits(ImageOps.exif_transpose(file) if upright else file).convert("RGB")
     except Corrupted:
         raise
     except Exception as error:  # Pillow's decoders raise nearly anything for damaged files
         raise Corrupted(f"{type(error).__name__}: {' '.join(str(error).split())[:200]}") from error
-    width, height = image.size
-    side = min(width, height)
-    left, top = (width - side) / 2, (height - side) / 2
-    square = image.resize((resolution, resolution), Image.Resampling.LANCZOS, box=(left, top, left + side, top + side))
-    return np.asarray(square)
 
 
 def _in_8_bits(image: Image.Image) -> Image.Image:

@@ -9,7 +9,6 @@ import grain
 import numpy as np
 
 from sid_jax.data.images import Corrupted, decode
-from sid_jax.data.labels import CountedLabels
 from sid_jax.data.pairs import PairSource
 from sid_jax.errors import UserError
 
@@ -44,7 +43,7 @@ class Stream(Protocol):
 
 
 class ConditionStream:
-    """Batches of prompts or labels without end, each epoch in an order of its own that depends on `seed` alone.
+    """Batches of prompts without end, each epoch in an order of its own that depends on `seed` alone.
 
     Iteration i takes the next 2 * batch prompts of the stream: `batch` for the fake update and `batch` others for the
     generator update. The prompts of an iteration do not depend on the number of hosts: each host reads its rows of both
@@ -56,35 +55,30 @@ class ConditionStream:
       seed: of the order.
       read: from a list of n prompts to a pytree of numpy arrays `[n, ...]`, such as tokens.
       rows: the indices of this host's rows of a batch; by default all.
-      noun: what they are, in messages.
     """
 
     def __init__(
         self,
-        prompts: Sequence[Any],
+        prompts: Sequence[str],
         batch: int,
         seed: int,
-        read: Callable[[list[Any]], Arrays],
+        read: Callable[[list[str]], Arrays],
         rows: Sequence[int] | None = None,
-        noun: str = "prompts",
     ) -> None:
         chosen = range(batch) if rows is None else rows
 
-        def both_batches(drawn: list[Any]) -> dict[str, Arrays]:
+        def both_batches(drawn: list[str]) -> dict[str, Arrays]:
             return {
                 "fake": read([drawn[row] for row in chosen]),
                 "generator": read([drawn[batch + row] for row in chosen]),
             }
 
-        shuffled = grain.MapDataset.source(prompts).seed(_seed_of_order(seed)).shuffle().repeat()
+        shuffled = grain.MapDataset.source(list(prompts)).seed(_seed_of_order(seed)).shuffle().repeat()
         batches = shuffled.batch(2 * batch, batch_fn=list).map(both_batches)
         # No threads: two of them can't call a tokenizer at once, and the devices are busy while the host tokenises.
         options = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
         self._iterator = iter(batches.to_iter_dataset(options))
-        self._noun = noun
-        # Of labels that are counted the counts say all: there may be billions of them.
-        said = prompts.counts if isinstance(prompts, CountedLabels) else prompts
-        self._digest = hashlib.sha256("\n".join(map(str, said)).encode()).hexdigest()
+        self._digest = hashlib.sha256("\n".join(map(str, prompts)).encode()).hexdigest()
 
     def __iter__(self) -> Self:
         return self
@@ -102,10 +96,10 @@ class ConditionStream:
         if position["prompts"] != self._digest:
             if not force:
                 raise UserError(
-                    f"the {self._noun} are not those that this run was started with: restore the file, or use another "
+                    "the prompts are not those that this run was started with: restore the file, or use another "
                     "workdir, or --resume=force to go on with these"
                 )
-            _log.warning("going on with other %s, as --resume=force asks", self._noun)
+            _log.warning("going on with other prompts, as --resume=force asks")
         self._iterator.set_state(position["iterator"])
 
 

@@ -101,7 +101,7 @@ def placed_batch(
 def _as_counted(config: ConfigDict, asked: Asked) -> Asked:
     """All classes, as often as the file `labels.counts` says; without one what is asked for, as it is."""
     counts = config.labels.counts if "labels" in config else ""
-    return CountedLabels(read_counts(counts, len(asked))) if counts else asked
+    return CountedLabels(asked, read_counts(counts, len(asked))) if counts else asked
 
 
 def _check_encoded(encoded: Encoded, name: str, space: Space, resolution: int) -> None:

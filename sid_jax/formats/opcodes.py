@@ -30,6 +30,7 @@ _FIXED = {
 
 _TEXTS = {"SHORT_BINUNICODE": "<B", "BINUNICODE": "<I", "BINUNICODE8": "<Q"}
 _BYTES = {"SHORT_BINBYTES": "<B", "BINBYTES": "<I", "BINBYTES8": "<Q"}
+_STRINGS = {"SHORT_BINSTRING": "<B", "BINSTRING": "<I"}
 """Opcodes that a length follows and then so many bytes, and the form of the length."""
 
 
@@ -93,6 +94,7 @@ class Allowed:
       built: of BUILD: by the type of what is built, a function of it and of the state that it is given.
       persistent: of BINPERSID: the id to what stands for it; None where there are no such ids.
       protocols: of pickle.
+      strings: whether there may be strings of Python 2: texts where they are short, and bytes where they are long.
     """
 
     called: Mapping[str, Rule] = field(default_factory=dict)
@@ -101,6 +103,7 @@ class Allowed:
     built: Mapping[type, Callable[[Any, Any], None]] = field(default_factory=dict)
     persistent: Callable[[Any], Any] | None = None
     protocols: tuple[int, ...] = (3, 4, 5)
+    strings: bool = False
 
 
 def interpret(
@@ -173,6 +176,9 @@ class _Interpreter:
             stack.append(self._text(self._unpack(_TEXTS[name])))
         elif name in _BYTES:
             stack.append(self._payload(self._unpack(_BYTES[name])))
+        elif name in _STRINGS and self._allowed.strings:
+            length = self._unpack(_STRINGS[name])
+            stack.append(self._payload(length) if length > LONGEST_TEXT else self._read(length).decode("latin-1"))
         elif name in _CONSTANTS:
             stack.append(_CONSTANTS[name]())
         elif name in _STEPS:

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from flax import nnx
 
-from sid_jax.data.labels import NO_LABEL
+from sid_jax.data.labels import NO_LABEL, LabelStream
 from sid_jax.data.pairs import PairSource
 from sid_jax.data.prompts import read_prompt_file, read_prompts
 from sid_jax.data.streams import ConditionStream, Stream
@@ -264,7 +264,7 @@ class LabelConditions(WithoutNetworks):
 
     def stream(self, asked: Asked, batch: int, seed: int, rows: Sequence[int] | None = None) -> Stream:
         """Every class as often as any other; counted ones as often as they are counted."""
-        return ConditionStream(asked, batch, seed, self.read, rows, "labels")
+        return LabelStream(asked, batch, seed, self.read, rows)
 
     def check_pairs(self, source: PairSource) -> None:
         """As many classes as the teacher has are needed; where it has none, anything will do."""

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from sid_jax import dataset
 from sid_jax.data.pairs import Pair
 from sid_jax.data.sources.latents import LatentCache, write_cache
 from sid_jax.data.sources.open import open_pairs
@@ -168,6 +169,11 @@ def test_a_dataset_of_tensorflow_datasets(tmp_path):
     assert source.classes is None and labelled.classes == 10 and labelled.name != source.name
     for index in range(COUNT):
         assert labelled[index].conditions == (digit_of(source[index].conditions[0]),)
+    dataset.main(["--source=tfds:digit_pairs", f"--data-dir={tmp_path / 'tfds'}", f"--out={tmp_path / 'd.zip'}"])
+    packed = open_pairs(str(tmp_path / "d.zip"))
+    for index in range(COUNT):
+        assert packed[index].conditions == labelled[index].conditions
+        np.testing.assert_array_equal(*(decode(each[index].image, 32, 2000) for each in (packed, labelled)))
     for options, problem in (
         ({"data_dir": str(tmp_path / "none")}, "tfds:digit_pairs, split train"),
         ({"split": "test"}, "split test"),

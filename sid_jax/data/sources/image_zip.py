@@ -33,6 +33,8 @@ class ImageZip:
 
     Args:
       path: a zip file on a disk, or a folder, local or gs://.
+      class_folders: where there is no `dataset.json`, and several folders at the top, each of these is a class, in the
+        order of their names; and names are sorted folder by folder.
 
     Attributes:
       classes: how many there are: the largest label and one; 0 where the images have none.
@@ -44,16 +46,19 @@ class ImageZip:
 
     encoded = None
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, *, class_folders: bool = False) -> None:
         self._files: _Files = _Zip(path) if path.endswith(".zip") else _Folder(path)
         where, names = f"real.source {shown(path)}", self._files.names
         images = (index for index, name in enumerate(names) if os.path.splitext(name)[1].lower() in SUFFIXES)
-        self._order = array("q", sorted(images, key=names.__getitem__))
+        key = (lambda index: names[index].split("/")) if class_folders else names.__getitem__
+        self._order = array("q", sorted(images, key=key))
         if not self._order:
             raise UserError(f"{where}: no image in it ({', '.join(SUFFIXES)})")
         sorted_names = Texts(names[index] for index in self._order)
         labels = self._files.labels()
         self._labels = None if labels is None else _labels_of(labels, sorted_names, f"{where}: {LABELS}")
+        if labels is None and class_folders:
+            self._labels = _labels_by_folder(sorted_names, where)
         self.classes = 0 if self._labels is None else int(self._labels.max()) + 1
         digest = hashlib.sha256(b"" if self._labels is None else self._labels.tobytes())
         digest.update(self._files.fingerprint())
@@ -164,6 +169,18 @@ def _labels_of(data: bytes, names: Texts, where: str) -> np.ndarray | None:
         missing = len(labels) - len(names)
         _log.warning("%s: %d of its %d images are not there; they are left out", where, missing, len(labels))
     return np.fromiter((labels[name] for name in names), np.int32, len(names))
+
+
+def _labels_by_folder(names: Texts, where: str) -> np.ndarray | None:
+    """The place of each image's first folder among all of those, int32 `[N]`; None where there is one at most."""
+    folders = {name.partition("/")[0] if "/" in name else "" for name in names}
+    if len(folders) < 2:
+        return None
+    if "" in folders:
+        loose = next(name for name in names if "/" not in name)
+        raise UserError(f"{where}: {shown(loose)!r} is in no folder of a class, as others are: move it into one")
+    classes = {folder: number for number, folder in enumerate(sorted(folders))}
+    return np.fromiter((classes[name.partition("/")[0]] for name in names), np.int32, len(names))
 
 
 def _shown(value: Any) -> str:
