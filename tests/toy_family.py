@@ -13,7 +13,7 @@ from processes import RectifiedFlow
 
 import sid_jax.config
 from sid_jax.families.open import FAMILIES, Family
-from sid_jax.formats.diffusers_folder import MARKER
+from sid_jax.formats.marker import MARKER
 from sid_jax.formats.safetensors_files import write_weights
 from sid_jax.models.json_config import JsonConfig
 from sid_jax.models.layers.constant import known_constant

@@ -6,20 +6,20 @@ from typing import Any
 
 from flax import nnx
 
-from sid_jax.errors import UserError
 from sid_jax.families.card import card_of
 from sid_jax.families.pipeline import Pipeline
 from sid_jax.families.schedulers import scheduler_of
-from sid_jax.formats.diffusers_folder import INDEX, MARKER, copy_files, copy_optional, index_without_missing, is_export
-from sid_jax.formats.exported_files import carry_over, foreign, shown, write_list
-from sid_jax.formats.local_paths import without_paths
+from sid_jax.formats.diffusers_folder import INDEX, copy_files, copy_optional, index_without_missing
+from sid_jax.formats.export_folder import Layout, exported
+from sid_jax.formats.marker import MARKER
 from sid_jax.formats.safetensors_files import SHARD_BYTES, write_weights
 from sid_jax.formats.state_dict import Stored
 from sid_jax.models.registry import NETWORK_TYPES
-from sid_jax.runtime.storage.folders import appearing, clear_up
 from sid_jax.runtime.storage.json_files import write_json
 from sid_jax.teachers.component import Component
 from sid_jax.teachers.teacher import Export
+
+_LAYOUT = Layout("a diffusers folder", "another pipeline", (INDEX,))
 
 
 def write_student(pipeline: Pipeline, folder: str | Path, student: Export, *, overwrite: bool = False) -> None:
@@ -80,83 +80,28 @@ def save_pipeline(
       UserError: `folder` is a link, a file, the current directory, or a folder with other things in it; or files of
         the teacher are unusable.
     """
-    folder = Path(folder).expanduser().absolute()
     scheduler = dict(scheduler_config or pipeline.scheduler_config)
     networks = dict(pipeline.components)
     if unet_params is not None:
         networks["unet"] = pipeline.unet.made_of(unet_params)
-    try:
-        clear_up(folder)
-        _check_target(folder, pipeline.folder, overwrite)
-        with appearing(folder) as new:
-            for name, component in networks.items():
-                _write_component(new / name, component, float32=name == "unet", shard_bytes=shard_bytes)
-            for name, tokenizer in zip(pipeline.kind.tokenizers, pipeline.tokenizers, strict=True):
-                if pipeline.folder is None:
-                    tokenizer.save_pretrained(new / name)
-                else:
-                    copy_files(pipeline.folder / name, new / name)
-            if pipeline.folder is not None:
-                copy_optional(pipeline.folder, new)
-            (new / "scheduler").mkdir()
-            write_json(new / "scheduler" / "scheduler_config.json", scheduler)
-            index = index_without_missing(new, pipeline.model_index)
-            write_json(new / INDEX, index | {"scheduler": ["diffusers", scheduler["_class_name"]]})
-            write_json(new / MARKER, {**(about or {}), "written_by": "sid_jax"})
-            for name, text in (texts or {}).items():
-                (new / name).parent.mkdir(exist_ok=True)
-                (new / name).write_text(text, encoding="utf-8")
-            without_paths(new)
-            write_list(new)
-            _take_along(folder, new, overwrite)
-    except OSError as error:
-        raise UserError(f"{folder}: cannot be written ({error})") from error
-
-
-def _check_target(folder: Path, source: Path | None, overwrite: bool) -> None:
-    if folder.is_symlink():
-        raise UserError(f"{folder}: a link; name the folder itself")
-    if not folder.exists():
-        return
-    if not folder.is_dir():
-        raise UserError(f"{folder}: a file of this name exists")
-    if source is not None and folder.resolve() in (source.resolve(), *source.resolve().parents):
-        raise UserError(f"{folder}: the teacher {source} is there; choose another folder")
-    if Path.cwd().resolve().is_relative_to(folder.resolve()):
-        raise UserError(
-            f"{folder}: the current directory is there, and an export takes the place of the whole folder; "
-            "name a folder in it, or run this elsewhere"
-        )
-    if folder.is_mount():
-        raise UserError(f"{folder}: a disk is mounted there, whose place a folder can't take; name a folder in it")
-    if not any(folder.iterdir()):
-        return
-    if is_export(folder):
-        if not overwrite:
-            _refuse(folder, foreign(folder))
-        return
-    if not (folder / INDEX).is_file():
-        raise UserError(f"{folder}: not empty, and not a diffusers folder; choose another")
-    if not overwrite:
-        raise UserError(f"{folder}: another pipeline is there; choose another folder, or overwrite it")
-
-
-def _take_along(folder: Path, new: Path, overwrite: bool) -> None:
-    """Sees to it that nothing of the user's is in `folder` alone, also what came there while `new` was written."""
-    if not folder.is_dir() or not any(folder.iterdir()):
-        return
-    if overwrite:
-        carry_over(folder, new)
-    else:
-        _refuse(folder, foreign(folder, contents=False))
-
-
-def _refuse(folder: Path, names: list[str]) -> None:
-    if names:
-        raise UserError(
-            f"{folder}: {shown(names)} in it {'is' if len(names) == 1 else 'are'} not as an export wrote it; move what "
-            "you need away, choose another folder, or --overwrite the model (files that are not a model's then stay)"
-        )
+    with exported(Path(folder), _LAYOUT, source=pipeline.folder, overwrite=overwrite) as new:
+        for name, component in networks.items():
+            _write_component(new / name, component, float32=name == "unet", shard_bytes=shard_bytes)
+        for name, tokenizer in zip(pipeline.kind.tokenizers, pipeline.tokenizers, strict=True):
+            if pipeline.folder is None:
+                tokenizer.save_pretrained(new / name)
+            else:
+                copy_files(pipeline.folder / name, new / name)
+        if pipeline.folder is not None:
+            copy_optional(pipeline.folder, new)
+        (new / "scheduler").mkdir()
+        write_json(new / "scheduler" / "scheduler_config.json", scheduler)
+        index = index_without_missing(new, pipeline.model_index)
+        write_json(new / INDEX, index | {"scheduler": ["diffusers", scheduler["_class_name"]]})
+        write_json(new / MARKER, {**(about or {}), "written_by": "sid_jax"})
+        for name, text in (texts or {}).items():
+            (new / name).parent.mkdir(exist_ok=True)
+            (new / name).write_text(text, encoding="utf-8")
 
 
 def _write_component(folder: Path, component: Component, *, float32: bool, shard_bytes: int) -> None:

@@ -42,6 +42,7 @@ class Bundle(abc.ABC):
       folder: where further files are; None if there are none.
       about: what sid_jax wrote of a student into it; empty for other people's files.
       about_at: where that is, for error messages.
+      licence: under which the weights are; "" where the source does not say.
     """
 
     source: str
@@ -50,6 +51,7 @@ class Bundle(abc.ABC):
     folder: Path | None = None
     about: Mapping[str, Any] = {}
     about_at: str = ""
+    licence: str = ""
 
     @abc.abstractmethod
     def config(self, part: str) -> dict[str, Any]:

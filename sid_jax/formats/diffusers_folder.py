@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from sid_jax.errors import UserError
 from sid_jax.formats.bundle import Bundle
 from sid_jax.formats.hub import INDEX, locate
+from sid_jax.formats.marker import MARKER, about
 from sid_jax.formats.safetensors_files import WeightFiles, open_weights
 from sid_jax.formats.weight_names import STEMS
 from sid_jax.runtime.storage.impostors import FIRST_BYTES, what_it_is
@@ -24,8 +25,6 @@ from sid_jax.runtime.storage.small_files import read_small_bytes
 
 if TYPE_CHECKING:
     from transformers import CLIPTokenizer
-
-MARKER = "sid_jax.json"  # in every folder that is written here
 
 _VOCABULARY = ("vocab.json", "merges.txt", "tokenizer.json")
 _SETTINGS = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
@@ -58,7 +57,7 @@ class DiffusersFolder(Bundle):
         self._revision = self.folder.name if self.folder.parent.name == "snapshots" else revision
         self.index = read_json(self.folder / INDEX)
         self.kind, self.kind_at = self.index.get("_class_name"), f"{self.folder / INDEX}: _class_name"
-        self.about, self.about_at = _about(self.folder), str(self.folder / MARKER)
+        self.about, self.about_at = about(self.folder), str(self.folder / MARKER)
 
     def config(self, part: str) -> dict[str, Any]:
         """The contents of the part's `config.json`, the scheduler's `scheduler_config.json`, or the index itself."""
@@ -103,31 +102,6 @@ class DiffusersFolder(Bundle):
         return tokenizer
 
 
-def _about(folder: Path) -> dict[str, Any]:
-    """What `MARKER` says of a student: nothing, or its `config` and `step`, and perhaps `teacher_scheduler`.
-
-    Raises:
-      UserError: one of them is missing or of another type; without it the student would be taken for a teacher, or for
-        another student.
-    """
-    if not is_export(folder):
-        return {}
-    about = read_json(folder / MARKER)
-    if not about.keys() & {"config", "step", "teacher_scheduler"}:  # a teacher that was made here
-        return about
-    for name in ("config", "teacher_scheduler"):
-        if not isinstance(about.get(name, {} if name == "teacher_scheduler" else None), dict):
-            raise UserError(f"{folder / MARKER}: {name} is {about.get(name)!r:.80}; a JSON object is needed")
-    if not isinstance(about["config"].get("family", ""), str):
-        raise UserError(
-            f"{folder / MARKER}: the config's family is {about['config']['family']!r:.80}; a name is needed"
-        )
-    step = about.get("step")
-    if not isinstance(step, int) or isinstance(step, bool) or not 0 <= step < 2**63:
-        raise UserError(f"{folder / MARKER}: step is {step!r:.80}; a number of updates is needed")
-    return about
-
-
 def _check_texts(folder: Path) -> None:
     """Refuses what the parsers of transformers would wait for, or fill the memory with.
 
@@ -149,12 +123,6 @@ def _length(value: Any, folder: Path) -> int:
     if isinstance(value, bool) or not isinstance(value, int | float) or not value >= _SHORTEST or value % 1:
         raise UserError(f"{folder}: model_max_length is {value!r:.80}; a whole number from {_SHORTEST} on is needed")
     return int(min(value, _NO_LIMIT))
-
-
-def is_export(folder: Path) -> bool:
-    """Whether sid_jax has written `folder`."""
-    file = folder / MARKER
-    return file.is_file() and read_json(file).get("written_by") == "sid_jax"
 
 
 def copy_files(source: Path, target: Path) -> None:

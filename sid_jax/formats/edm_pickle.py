@@ -101,23 +101,23 @@ class EDMPickle(Bundle):
 
     def config(self, part: str) -> dict[str, Any]:
         """What the network was made with: its `_init_kwargs`."""
-        _check_part(part)
+        check_part(part)
         return dict(self._config)
 
     def config_at(self, part: str) -> str:
         """A name for what is in the file, below the file's own."""
-        _check_part(part)
+        check_part(part)
         return str(self.file / "init_kwargs")
 
     def check_class(self, part: str, allowed: tuple[str, ...]) -> None:
         """Raises UserError if the network is of another class."""
-        _check_part(part)
+        check_part(part)
         if self.kind not in allowed:
             raise UserError(f"{self.kind_at} is {self.kind}; a {' or '.join(allowed)} is needed")
 
     def weights(self, part: str) -> PickledTensors:
         """The tensors of `ema`."""
-        _check_part(part)
+        check_part(part)
         return self._tensors
 
     def tokenizer(self, part: str) -> Any:
@@ -125,7 +125,8 @@ class EDMPickle(Bundle):
         raise UserError(f"{self.file}: there is no tokenizer in it")
 
 
-def _check_part(part: str) -> None:
+def check_part(part: str) -> None:
+    """Raises ValueError for another part than the one that such bundles have."""
     if part != PART:
         raise ValueError(f"such files have the part {PART}, not {part}")
 
@@ -164,11 +165,16 @@ def _keys(value: Any) -> str:
     return ", ".join(shown(key) for key in list(value)[:4]) or "nothing"
 
 
+def kind_of(class_name: Any) -> Any:
+    """The preconditioner that a class is, whether of EDM's code or of SiDA's; any other value as it is."""
+    return class_name.removesuffix(_TWIN) if isinstance(class_name, str) else class_name
+
+
 def _kind(network: Module) -> str:
-    name = network.class_name.removesuffix(_TWIN)
-    if name not in PRECONDITIONERS:
+    kind = kind_of(network.class_name)
+    if kind not in PRECONDITIONERS:
         raise Unexpected(f"its ema is a {ascii(network.class_name)[1:-1]:.100}; {', '.join(PRECONDITIONERS)} are known")
-    return name
+    return str(kind)
 
 
 def _config(network: Module) -> dict[str, Any]:
@@ -211,7 +217,7 @@ def _walk(network: Module) -> tuple[dict[str, dict[str, Any]], dict[str, View]]:
         if id(module) in seen or depth > _DEEPEST or len(recorded) > _MOST_TENSORS:
             raise Unexpected(f"{path}: a module that is in two places, or too many of them, or within each other")
         seen.add(id(module))
-        recorded[path] = {"class": module.class_name.removesuffix(_TWIN), **_attributes(module.state)}
+        recorded[path] = {"class": kind_of(module.class_name), **_attributes(module.state)}
         left_out = _members(module.state, "_non_persistent_buffers_set", (Set, list, tuple))
         for group in ("_parameters", "_buffers"):
             for name, view in _members(module.state, group, (dict,)).items():

@@ -7,8 +7,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from sid_jax.errors import UserError
-from sid_jax.formats.diffusers_folder import INDEX, MARKER
 from sid_jax.formats.fingerprint import digest_of
+from sid_jax.formats.hub import INDEX
+from sid_jax.formats.marker import MARKER
 from sid_jax.runtime.storage.json_files import read_json, write_json
 
 LIST = "sid_jax_files.json"  # path in the folder to SHA-256, of all that an export wrote but the list itself
@@ -61,7 +62,7 @@ def shown(names: list[str], most: int = 3) -> str:
 
 
 def carry_over(old: Path, new: Path) -> None:
-    """Takes what does not belong to a pipeline, such as notes and `.git`, from a folder into the one that replaces it.
+    """Takes what does not belong to a model, such as notes and `.git`, from a folder into the one that replaces it.
 
     Files of the new folder stay as they are. The others have then both names, so that none is lost whenever the process
     is killed.

@@ -1,7 +1,8 @@
 """A teacher's name to a folder: the folder itself, or the files of a hub repository, fetched or cached."""
 
+import contextlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from sid_jax.errors import UserError
@@ -12,6 +13,7 @@ from sid_jax.runtime.storage.small_files import shown
 INDEX = "model_index.json"  # of a pipeline
 
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
+_HUB_FILE = re.compile(rf"({_HUB_ID.pattern})/((?:[\w-][\w.-]*/)*[\w-][\w.-]*\.pkl)")
 
 
 def locate(source: str, *, weights: Iterable[tuple[str, str]], variant: str = "", revision: str = "main") -> Path:
@@ -61,8 +63,28 @@ def locate(source: str, *, weights: Iterable[tuple[str, str]], variant: str = ""
 
 
 def is_hub_id(source: str) -> bool:
-    """Whether `locate` takes a source for a repository of the hub, and not for a folder here."""
+    """Whether a source is a repository of the hub, or a file of one, and not a folder or a file here."""
+    if hub_file(source):
+        return not Path(source).expanduser().exists()
     return bool(_HUB_ID.fullmatch(source)) and not Path(source).expanduser().is_dir()
+
+
+def hub_file(source: str) -> tuple[str, str] | None:
+    """The repository and the path in it that `organisation/name/path/to/file.pkl` names; None: it is no such name."""
+    match = _HUB_FILE.fullmatch(source)
+    return (match[1], match[2]) if match else None
+
+
+def fetch_file(repository: str, name: str, revision: str = "main") -> Path:
+    """One file of a hub repository, fetched or cached.
+
+    Raises:
+      UserError: there is no such file, or it cannot be had.
+    """
+    from huggingface_hub import hf_hub_download
+
+    with _naming(f"{repository}/{name}", revision):
+        return Path(hf_hub_download(repository, name, revision=revision))
 
 
 def patterns(weights: Iterable[tuple[str, str]], variant: str = "") -> list[str]:
@@ -125,13 +147,23 @@ def _list(repository: str, revision: str) -> list[str] | None:
 
 def _fetch(repository: str, revision: str, allow: list[str]) -> Path:
     # Imported here: neither is needed, nor their start-up time spent, where the teacher is a folder.
-    from huggingface_hub import errors, snapshot_download
+    from huggingface_hub import snapshot_download
+
+    with _naming(repository, revision):
+        return Path(snapshot_download(repository, revision=revision, allow_patterns=allow))
+
+
+@contextlib.contextmanager
+def _naming(what: str, revision: str) -> Iterator[None]:
+    """A context in which what the hub's client raises is one line that names the source."""
+    from huggingface_hub import errors
 
     def unusable(reason: str) -> UserError:
-        return UserError(f"{repository}: neither a folder here nor a repository that the hub gives us ({reason})")
+        kind = "file" if hub_file(what) else "folder"
+        return UserError(f"{what}: neither a {kind} here nor a repository that the hub gives us ({reason})")
 
     try:
-        return Path(snapshot_download(repository, revision=revision, allow_patterns=allow))
+        yield
     except errors.RevisionNotFoundError as error:
         raise unusable(f"it has no revision {revision!r}") from error
     except errors.GatedRepoError as error:
@@ -140,5 +172,7 @@ def _fetch(repository: str, revision: str, allow: list[str]) -> Path:
         raise unusable("no such repository, or it is private and `hf auth login` is needed") from error
     except (errors.OfflineModeIsEnabled, errors.LocalEntryNotFoundError) as error:
         raise unusable("the hub cannot be reached and the files are not in the cache") from error
+    except errors.EntryNotFoundError as error:
+        raise unusable("it has no such file") from error
     except (errors.HTTPError, errors.HFValidationError, OSError) as error:  # HTTPError: of the client it uses
         raise unusable(str(error).splitlines()[0] if str(error) else type(error).__name__) from error

@@ -17,7 +17,7 @@ from safetensors.numpy import load_file, save_file
 from sid_jax.errors import UserError
 from sid_jax.families.diffusers_export import save_pipeline
 from sid_jax.families.pipeline import Pipeline
-from sid_jax.formats.diffusers_folder import is_export
+from sid_jax.formats.marker import is_export
 from sid_jax.formats.state_dict import from_params
 
 KINDS = {"sd": diffusers.StableDiffusionPipeline, "sdxl": diffusers.StableDiffusionXLPipeline}
