@@ -71,7 +71,7 @@ def card_of(student: Export, pipeline: Pipeline, *, stock: bool) -> str:
     if on_hub or bundled:
         title, teacher = source.rpartition("/")[2].removeprefix("bundled:"), f"`{source}`"
     else:
-        teacher = f"a {title} in a folder named {_code(source)}"
+        teacher = f"a {title} in a folder named {code(source)}"
     return CARD.format(
         base=f"base_model: {source}\n" if on_hub else "",
         tag=tag,
@@ -101,6 +101,6 @@ def _guidance(guidance: Guidance, settings: Mapping[str, Any]) -> str:
     return f"guided in training (strategy `{settings['guidance']['strategy']}`: {said})"
 
 
-def _code(name: str) -> str:
+def code(name: str) -> str:
     """A name from a file system between backticks, on one line."""
     return "`" + "".join(c if c.isprintable() and c != "`" else "_" for c in name) + "`"

@@ -3,11 +3,13 @@
 import dataclasses
 import json
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from sid_jax.errors import UserError
+from sid_jax.families import edm_published
 from sid_jax.formats.bundle import Bundle, Tensors
 from sid_jax.formats.diffusers_folder import INDEX
 
@@ -49,6 +51,41 @@ class PublishedConfigs(Bundle):
     def tokenizer(self, part: str) -> "_Tokenizer":
         """One that reads all texts as the same."""
         return _Tokenizer()
+
+
+class PublishedEDM(Bundle):
+    """What is known of one of NVIDIA's teachers of EDM, without its file."""
+
+    def __init__(self, name: str):
+        self.source, self.kind, self.kind_at = name, "EDMPrecond", name
+        self._config = edm_published.PUBLISHED[name]
+
+    def config(self, part: str) -> dict[str, Any]:
+        """What it was made with."""
+        return dict(self._config)
+
+    def config_at(self, part: str) -> str:
+        """Its name."""
+        return f"{self.source}.pkl/init_kwargs"
+
+    def check_class(self, part: str, allowed: tuple[str, ...]) -> None:
+        """Nothing is wrong with what comes with the package."""
+
+    def weights(self, part: str) -> Tensors:
+        """There are none."""
+        raise UserError(f"{self.source}.pkl: there are no weights with it")
+
+    def tokenizer(self, part: str) -> Any:
+        """There is none."""
+        raise UserError(f"{self.source}: it has no tokenizer")
+
+
+def published_edm(source: str) -> str | None:
+    """Which of NVIDIA's teachers of EDM a source names whose file is not here; None: none."""
+    if not source.endswith(".pkl") or Path(source).expanduser().exists():
+        return None
+    name = Path(source).name.removesuffix(".pkl")
+    return name if name in edm_published.PUBLISHED else None
 
 
 @dataclasses.dataclass(frozen=True)

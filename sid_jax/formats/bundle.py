@@ -43,6 +43,8 @@ class Bundle(abc.ABC):
       about: what sid_jax wrote of a student into it; empty for other people's files.
       about_at: where that is, for error messages.
       licence: under which the weights are; "" where the source does not say.
+      recorded: of each module of a network, by its path, what its class is and what else the source says of it; empty
+        where it says no more than a configuration.
     """
 
     source: str
@@ -52,6 +54,7 @@ class Bundle(abc.ABC):
     about: Mapping[str, Any] = {}
     about_at: str = ""
     licence: str = ""
+    recorded: Mapping[str, Mapping[str, Any]] = {}
 
     @abc.abstractmethod
     def config(self, part: str) -> dict[str, Any]:

@@ -27,6 +27,10 @@ from sid_jax.runtime.storage.small_files import reading_regular
 PRECONDITIONERS = ("EDMPrecond", "VPPrecond", "VEPrecond", "iDDPMPrecond")
 PART = "denoiser"  # the one part of such a bundle
 
+NVIDIA_LICENCE = "CC BY-NC-SA 4.0"
+"""Of NVIDIA's files, and so of students of them. No file says it, and no other source of such pickles is known."""
+
+_TEACHERS = ("edm-", "baseline-")  # NVIDIA's; with other names, SiD's students have `ema` alone, and EDM's have more
 _TWIN = "_EncoderDecoder"  # SiDA's classes, of the same names of tensors and the same arithmetic
 _VERSION = 6  # of NVIDIA's way to pickle classes
 _MOST_TENSORS, _DEEPEST, _MOST_VALUES = 5000, 16, 1000
@@ -93,11 +97,17 @@ class EDMPickle(Bundle):
     def __init__(self, file: Path, source: str = ""):
         self.file, self.source = file, source or str(file)
         with reading_regular(file) as opened, _refusals(file):
-            network = _ema(opened)
+            network, is_alone = _ema(opened)
             self.kind, self.kind_at = _kind(network), f"{file}: the class of ema"
             self._config = _config(network)
             self.recorded, views = _walk(network)
             self._tensors = PickledTensors(file, *_placed(opened, views))
+        self.licence = NVIDIA_LICENCE
+        if is_alone and not file.name.startswith(_TEACHERS):
+            self.about, self.about_at = (
+                _as_student(file.name, self._config),
+                f"{file}: a student, as it has ema alone",
+            )
 
     def config(self, part: str) -> dict[str, Any]:
         """What the network was made with: its `_init_kwargs`."""
@@ -140,8 +150,15 @@ def _refusals(file: Path) -> Iterator[None]:
         raise UserError(f"{file}: {error}") from error
 
 
-def _ema(file: BinaryIO) -> Module:
-    """The network in a file that is open."""
+def _as_student(name: str, config: Mapping[str, Any]) -> dict[str, Any]:
+    """What an export of ours would say of it: one step from the noise that such students are published with."""
+    side = config.get("img_resolution")
+    known = {"resolution": side} if isinstance(side, int) and not isinstance(side, bool) else {}
+    return {"config": {"family": "edm", "teacher": name, **known}, "step": 0}
+
+
+def _ema(file: BinaryIO) -> tuple[Module, bool]:
+    """The network in a file that is open, and whether there is nothing else in it."""
     start = file.read(FIRST_BYTES)
     if known := what_it_is(start):
         raise Unexpected(f"not a pickle, but {known}")
@@ -156,7 +173,7 @@ def _ema(file: BinaryIO) -> Module:
     network = value["ema"]
     if not isinstance(network, Module) or isinstance(network, _Container):
         raise Unexpected(f"its ema is {shown(network)}, and no network")
-    return network
+    return network, len(value) == 1
 
 
 def _keys(value: Any) -> str:

@@ -9,9 +9,6 @@ from sid_jax.runtime.storage.files import is_remote
 from sid_jax.runtime.storage.small_files import shown
 
 SUFFIXES = (".pkl", ".pt")  # of the latter none is read, but what to take instead is said
-NVIDIA_LICENCE = "CC BY-NC-SA 4.0"
-"""Of NVIDIA's files, and so of students of them."""
-
 _ADDRESS = "https://nvlabs-fi-cdn.nvidia.com/edm/pretrained"
 _SIDES = {"cifar10-32x32": ("uncond-vp", "uncond-ve", "cond-vp", "cond-ve"), "imagenet-64x64": ("cond-adm",)}
 _SIDES |= {name: ("uncond-vp", "uncond-ve") for name in ("ffhq-64x64", "afhqv2-64x64")}

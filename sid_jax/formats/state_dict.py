@@ -140,7 +140,7 @@ def to_params(
         slot = slots[name]
         leaf, array = leaves[slot.path], slot.from_file(array)
         if isinstance(leaf, Constant):
-            leaves[slot.path] = leaf.replace(jnp.asarray(_checked(name, leaf, array, where)))
+            leaves[slot.path] = leaf.replace(jnp.asarray(check_constant(name, leaf, array, where)))
             continue
         array = array if dtype is None else _cast(name, array, np.dtype(dtype), where)
         leaves[slot.path] = leaf.replace(place(slot.path, array) if place else jnp.asarray(array))
@@ -154,8 +154,11 @@ def from_params(module: nnx.Module, params: nnx.State) -> Iterator[tuple[str, np
         yield name, slot.to_file(np.asarray(leaves[slot.path][...]))
 
 
-def _checked(name: str, leaf: Constant, array: np.ndarray, where: str) -> np.ndarray:
-    """A constant in float32, which is what the configuration makes it, where it does."""
+def check_constant(name: str, leaf: Constant, array: np.ndarray, where: str) -> np.ndarray:
+    """A constant in float32.
+
+    Raises UserError where the configuration determines its value and the file has another.
+    """
     array = array.astype(np.float32)
     if leaf.expected is not None:
         expected = np.frombuffer(leaf.expected, "<f4").reshape(array.shape)

@@ -16,7 +16,17 @@ from sid_jax.errors import UserError, user_errors_from
 from sid_jax.formats.bundle import Bundle, Tensors
 from sid_jax.formats.fingerprint import digest_of
 from sid_jax.formats.safetensors_files import open_weights
-from sid_jax.formats.state_dict import Place, Stored, from_params, layout, match, to_params
+from sid_jax.formats.state_dict import (
+    ParamPath,
+    Place,
+    Slot,
+    Stored,
+    check_constant,
+    from_params,
+    layout,
+    match,
+    to_params,
+)
 from sid_jax.models.layers.constant import Constant
 from sid_jax.models.registry import NETWORK_TYPES
 from sid_jax.runtime.storage.json_files import read_json
@@ -118,9 +128,8 @@ class Component:
 
     def files(self) -> tuple[Path, ...]:
         """Its `config.json`, where there is one, and its files of weights."""
-        weights = self.weights()
-        config = weights.where.parent / "config.json"
-        return (*([config] if config.is_file() else []), *weights.files)
+        config = Path(self.where, "config.json")
+        return (*([config] if config.is_file() else []), *self.weights().files)
 
     def with_params(self, params: nnx.State) -> Self:
         """The same with other parameters."""
@@ -163,12 +172,20 @@ class Component:
         matched = match(slots, weights.stored, str(weights.where))
         names = {slot.path: name for name, slot in slots.items()}
         stored = {names[slot.path]: Stored(slot.shape, weights.stored[old].dtype) for old, slot in matched.items()}
-        tensors = (
-            (names[matched[old].path], array.reshape(matched[old].shape))
-            for old, array in weights.tensors()
-            if old in matched
-        )
-        return stored, tensors
+        return stored, self._renamed(weights, matched, names)
+
+    def _renamed(
+        self, weights: Tensors, matched: Mapping[str, Slot], names: Mapping[ParamPath, str]
+    ) -> Iterator[tuple[str, np.ndarray]]:
+        """The tensors of files under our names; of constants, those that the configuration determines are checked."""
+        constants = dict(nnx.to_flat_state(self.constants))
+        for old, array in weights.tensors():
+            if old not in matched:
+                continue
+            slot = matched[old]
+            if slot.path in constants:
+                check_constant(old, constants[slot.path], array, str(weights.where))
+            yield names[slot.path], array.reshape(slot.shape)
 
 
 class WithoutNetworks:

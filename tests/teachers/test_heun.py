@@ -1,5 +1,6 @@
 """Heun's sampler against the same in plain NumPy, with given noise."""
 
+import itertools
 import math
 
 import jax
@@ -12,6 +13,7 @@ from sid_jax.sid import Condition, noise_from_array
 from sid_jax.teachers.samplers.heun import Churn, Heun
 
 SHAPE = (2, 4, 4, 3)
+NONE = Churn()
 PUBLISHED = Churn(40, 0.05, 50, 1.003)
 
 
@@ -20,7 +22,7 @@ def denoised(x, sigma, module):
     return x / (1 + sigma**2) + 0.1 * module.sin(3 * x) * sigma / (1 + sigma)
 
 
-def plain(z, steps, churn=Churn(), sigma_min=0.002, sigma_max=80.0, levels=None):
+def plain(z, steps, churn=NONE, sigma_min=0.002, sigma_max=80.0, levels=None):
     """Algorithm 2 of EDM's paper in float64; z[0] is where it starts from, z[i + 1] what step i adds of."""
 
     def nearest(t):
@@ -30,7 +32,7 @@ def plain(z, steps, churn=Churn(), sigma_min=0.002, sigma_max=80.0, levels=None)
     times = (sigma_max ** (1 / 7) + i / max(steps - 1, 1) * (sigma_min ** (1 / 7) - sigma_max ** (1 / 7))) ** 7
     times = [nearest(t) for t in times] + [0.0]
     x, evaluations = z[0] * times[0], 0
-    for i, (t, following) in enumerate(zip(times[:-1], times[1:], strict=True)):
+    for i, (t, following) in enumerate(itertools.pairwise(times)):
         gamma = min(churn.amount / steps, math.sqrt(2) - 1) if churn.low <= t <= churn.high else 0
         raised = nearest(t + gamma * t)
         x = x + np.sqrt(max(raised**2 - t**2, 0)) * churn.scale * z[i + 1]
