@@ -15,6 +15,7 @@ from sid_jax import sample
 from sid_jax.errors import UserError
 from sid_jax.experiment.images import ImageProgram
 from sid_jax.experiment.student import open_model
+from sid_jax.runtime.storage.arrays import Rows
 from sid_jax.sid import key_of, seed_words
 
 
@@ -199,12 +200,22 @@ def test_noise_of_a_file_in_the_place_of_the_seeds(toys, tmp_path):
         (None, "No such file"),
     ],
 )
-def test_noise_that_is_none(toys, tmp_path, array, problem):
+def test_noise_that_is_none(tmp_path, array, problem):
     if array is not None:
         np.save(tmp_path / "z.npy", array)
-    with pytest.raises(UserError, match=problem):
-        toys("a.npz", f"--noise={tmp_path / 'z.npy'}")
-    assert [path.name for path in tmp_path.iterdir() if "npz" in path.name] == []
+    with pytest.raises(UserError, match=problem) as caught:
+        sample.first_noise(Rows(str(tmp_path / "z.npy"), "--noise"), 3, (8, 8, 3))(0, 3)
+    assert str(caught.value).startswith("--noise") and "\n" not in str(caught.value)
+
+
+def test_a_file_that_could_not_be_completed_is_not_there(tmp_path):
+    def batches():
+        yield np.zeros((2, 8, 8, 3), np.uint8), np.ones(2, bool)
+        yield np.zeros((2, 8, 8, 3), np.uint8), np.array([True, False])
+
+    with pytest.raises(UserError, match="picture 3, of 7, is not finite and was not written"):
+        sample.save_npz(batches(), [4, 5, 6, 7], tmp_path / "a.npz")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_teacher_of_prompts_needs_one(tiny, tmp_path):
