@@ -5,7 +5,7 @@ Data:     MNIST by tensorflow_datasets, or --config.data=FILE.npz (arrays `image
 Hardware: 2 CPU cores
 """
 
-from sid_jax import pretrain
+from sid_jax.digits import pretrain
 
 
 def get_config():

@@ -133,7 +133,7 @@ def train(config: ConfigDict, workdir: str, force: bool = False, restart: bool =
     devices = f"{mesh.size} {jax.devices()[0].platform} device(s) in {jax.process_count()} process(es)"
     teacher = build.open_teacher(config, "space", mesh=mesh)
     if metric:  # what the table needs, at its end, is refused now
-        check_measurable(config, teacher)
+        check_measurable(config, teacher, metric)
     fingerprints = teacher.fingerprints()
     asked = build.asked_of(config, teacher.conditions)
     say(f"teacher: {config.teacher}; {len(asked)} {teacher.conditions.noun}; {devices}")

@@ -46,9 +46,6 @@ def model_card(pipeline: Pipeline, config: ConfigDict, rows: list[dict[str, floa
     def count(params: Any) -> int:
         return sum(leaf.size for leaf in jax.tree.leaves(params))
 
-    table = "\n".join(
-        f"| {row['guidance']:g} | {row['frechet_distance']:.2f} | {row['prompt_accuracy']:.4f} |" for row in rows
-    )
     best = min(rows, key=lambda row: row["frechet_distance"])
     return _CARD.format(
         resolution=pipeline.vae.config.sample_size,
@@ -62,9 +59,21 @@ def model_card(pipeline: Pipeline, config: ConfigDict, rows: list[dict[str, floa
         vae_batch=config.autoencoder.batch,
         steps=config.diffusion.steps,
         batch=config.diffusion.batch,
-        data="MNIST" if config.data == "mnist" else "8,000 images of MNIST",
+        data=data_named(config.data),
         dropout=config.diffusion.prompt_dropout,
         samples=config.evaluate.samples,
         ddim=config.evaluate.steps,
-        rows=table,
+        rows=rows_of("guidance", rows),
+    )
+
+
+def data_named(data: str) -> str:
+    """What a card calls the pictures of the config key `data`."""
+    return "MNIST" if data == "mnist" else "8,000 images of MNIST"
+
+
+def rows_of(column: str, rows: list[dict[str, float]]) -> str:
+    """Lines of a card's table: what is in the column, Frechet distance, and accuracy."""
+    return "\n".join(
+        f"| {row[column]:g} | {row['frechet_distance']:.2f} | {row['prompt_accuracy']:.4f} |" for row in rows
     )

@@ -9,7 +9,7 @@ import optax
 from flax import nnx
 
 from sid_jax.digits.fit import Schedule, fit
-from sid_jax.digits.metric import DigitClassifier, DigitsMetric
+from sid_jax.digits.metric import LARGEST, DigitClassifier, DigitsMetric, enlarged
 from sid_jax.errors import UserError
 from sid_jax.metrics.frechet import frechet_distance, statistics
 from sid_jax.sid import key_of
@@ -21,7 +21,7 @@ def train_metric(pictures: np.ndarray, labels: np.ndarray, *, seed: int, **optio
     It is trained on copies shifted by up to two pixels. A tenth of the pictures is held out to say how good it is.
 
     Args:
-      pictures: uint8 `[N, 32, 32, 3]`.
+      pictures: uint8 `[N, H, W, 3]`, of a resolution that `DigitsMetric` takes.
       labels: `[N]`, 0 to 9.
       seed: of the initial parameters and all draws.
       **options: those of `fit.Schedule`.
@@ -36,12 +36,14 @@ def train_metric(pictures: np.ndarray, labels: np.ndarray, *, seed: int, **optio
         return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
 
     held_out = np.arange(len(labels)) % 10 == 0
-    data = (jnp.asarray(pictures[~held_out]), jnp.asarray(labels[~held_out]))
+    resolution = pictures.shape[1]
+    seen = enlarged(pictures[~held_out], LARGEST // resolution)
+    data = (jnp.asarray(seen), jnp.asarray(labels[~held_out]))
     model = nnx.merge(graph, fit("classifier", loss, params, data, Schedule(**options), seed=seed))
-    features, found = DigitsMetric(model, None).features_and_digits(pictures)
+    features, found = DigitsMetric(model, None, resolution=resolution).features_and_digits(pictures)
     right = found == labels
     print(f"classifier: accuracy {right.mean():.4f}, on held-out pictures {right[held_out].mean():.4f}")
-    return DigitsMetric.of(model, features)
+    return DigitsMetric.of(model, features, resolution)
 
 
 def measure_real(metric: DigitsMetric, pictures: np.ndarray) -> DigitsMetric:
@@ -59,4 +61,4 @@ def measure_real(metric: DigitsMetric, pictures: np.ndarray) -> DigitsMetric:
             f"config key data: these are not the metric's pictures; they are at a distance of {distance:.3g}"
         )
     model = nnx.merge(metric.graph, metric.params)
-    return DigitsMetric(model, metric.reference, DigitsMetric.of(model, features).real)
+    return DigitsMetric(model, metric.reference, DigitsMetric.of(model, features).real, metric.resolution)

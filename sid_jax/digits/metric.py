@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save_file
 
 from sid_jax.digits.prompts import digit_of
@@ -21,6 +21,8 @@ FEATURES = 64
 NETWORK_FILE, REFERENCE_FILE = "classifier.safetensors", "reference.safetensors"
 FEATURES_FILE = "real_features.safetensors"
 REAL_FEATURES = 2000  # that are kept for precision and recall: 256 KB
+LARGEST = 32  # pixels: the side of what the classifier sees
+_RESOLUTION = "resolution"  # in the metadata of the file of statistics; absent: what the classifier sees
 
 
 class DigitClassifier(nnx.Module):
@@ -53,32 +55,44 @@ class DigitsMetric:
       classifier: the network, trained.
       reference: statistics of its features of the real images.
       real: features of some of the real images, `[N, 64]`, for precision and recall.
+      resolution: of the images that it takes, in pixels: 32, or a number that it is a multiple of. The classifier sees
+        smaller ones enlarged, each pixel as a square.
     """
 
-    RESOLUTION = 32  # of the images that it takes, in pixels
-
-    def __init__(self, classifier: DigitClassifier, reference: Statistics | None, real: np.ndarray | None = None):
+    def __init__(
+        self,
+        classifier: DigitClassifier,
+        reference: Statistics | None,
+        real: np.ndarray | None = None,
+        resolution: int = LARGEST,
+    ):
+        if LARGEST % resolution:
+            raise ValueError(f"{LARGEST} is no multiple of {resolution}")
         self.graph, self.params = nnx.split(classifier)
-        self.reference, self.real = reference, real
+        self.reference, self.real, self.resolution = reference, real, resolution
         self._probe = jax.jit(functools.partial(_probe, self.graph))
 
     def features_and_digits(self, images: np.ndarray, batch: int = 500) -> tuple[np.ndarray, np.ndarray]:
-        """Features `[N, 64]` and predicted digits `[N]` of images uint8 `[N, 32, 32, 3]`."""
-        parts = [self._probe(self.params, images[i : i + batch]) for i in range(0, len(images), batch)]
+        """Features `[N, 64]` and predicted digits `[N]` of images uint8 `[N, H, W, 3]` of its resolution."""
+        parts = [
+            self._probe(self.params, enlarged(images[i : i + batch], LARGEST // self.resolution))
+            for i in range(0, len(images), batch)
+        ]
         features, digits = zip(*parts, strict=True)
         return np.concatenate(features), np.concatenate(digits)
 
-    def __call__(self, images: np.ndarray, prompts: Sequence[str]) -> dict[str, float]:
-        """`frechet_distance`, `precision`, `recall` and `prompt_accuracy` of images made for N prompts.
+    def __call__(self, images: np.ndarray, asked: Sequence[str | int]) -> dict[str, float]:
+        """`frechet_distance`, `precision`, `recall` and `prompt_accuracy` of images made for N prompts or digits.
 
-        Images are uint8 `[N, 32, 32, 3]`. Precision and recall compare as many real features as there are, at most N,
+        Images are uint8 `[N, H, W, 3]`. Precision and recall compare as many real features as there are, at most N,
         with the first as many of the images.
         """
         features, digits = self.features_and_digits(images)
         reference, real = self._of_real_images()
         count = min(len(features), len(real))
         shares = precision_recall(real[:count], features[:count])
-        wanted = np.array([digit_of(prompt) if digit_of(prompt) is not None else -1 for prompt in prompts])
+        shown = [digit_of(each) if isinstance(each, str) else each for each in asked]
+        wanted = np.array([-1 if digit is None else digit for digit in shown])
         return {
             "frechet_distance": frechet_distance(statistics(features), reference),
             "precision": shares.precision,
@@ -91,7 +105,7 @@ class DigitsMetric:
         folder.mkdir(parents=True, exist_ok=True)
         flat = {".".join(map(str, path)): np.asarray(leaf[...]) for path, leaf in nnx.to_flat_state(self.params)}
         save_file(flat, folder / NETWORK_FILE)
-        save_file(self._of_real_images()[0]._asdict(), folder / REFERENCE_FILE)
+        save_file(self._of_real_images()[0]._asdict(), folder / REFERENCE_FILE, {_RESOLUTION: str(self.resolution)})
         self.save_real(folder)
 
     def save_real(self, folder: Path) -> None:
@@ -113,21 +127,28 @@ class DigitsMetric:
         classifier = DigitClassifier(rngs=nnx.Rngs(0))
         try:
             tensors = load_file(folder / NETWORK_FILE)
-            reference = Statistics(**load_file(folder / REFERENCE_FILE))
+            with safe_open(folder / REFERENCE_FILE, "numpy") as file:
+                reference = Statistics(*map(file.get_tensor, Statistics._fields))
+                resolution = int((file.metadata() or {}).get(_RESOLUTION, LARGEST))
             features = load_file(folder / FEATURES_FILE)["real"].astype(np.float32) if real else None
             state = nnx.state(classifier)
             for path, leaf in nnx.to_flat_state(state):
                 leaf.set_value(jnp.asarray(tensors[".".join(map(str, path))]))
             nnx.update(classifier, state)
-        except (OSError, SafetensorError, KeyError, TypeError) as error:
+            return cls(classifier, reference, features, resolution)
+        except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
             raise UserError(f"{folder} is not the folder of a digits metric ({error})") from error
-        return cls(classifier, reference, features)
 
     @classmethod
-    def of(cls, classifier: DigitClassifier, features: np.ndarray) -> "DigitsMetric":
+    def of(cls, classifier: DigitClassifier, features: np.ndarray, resolution: int = LARGEST) -> "DigitsMetric":
         """The metric of a trained network and its features of all the real images, `[N, 64]`."""
         chosen = np.random.default_rng(0).permutation(len(features))[:REAL_FEATURES]
-        return cls(classifier, statistics(features), features[chosen])
+        return cls(classifier, statistics(features), features[chosen], resolution)
+
+
+def enlarged(images: np.ndarray, factor: int) -> np.ndarray:
+    """Images `[N, H, W, C]` of which each pixel has become a square of `factor` by `factor`."""
+    return images.repeat(factor, axis=1).repeat(factor, axis=2) if factor > 1 else images
 
 
 def _probe(graph: nnx.GraphDef[Any], params: Any, images: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -1,11 +1,13 @@
 """The networks of the small pipeline, by their diffusers and transformers configurations."""
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
 from flax import nnx
 from transformers import CLIPTokenizer
 
+from sid_jax.models.layers.constant import Constant
 from sid_jax.models.registry import NETWORK_TYPES
 from sid_jax.sid import key_of
 from sid_jax.teachers import Component, build
@@ -85,9 +87,16 @@ def text_encoder(tokenizer: CLIPTokenizer, width: int, layers: int) -> Component
 
 
 def initial(component: Component, seed: int) -> Any:
-    """Initial parameters of a network that was built, each by itself: a program of all takes longer to compile."""
-    module = NETWORK_TYPES[component.class_name].module
-    return nnx.split(module(component.config, rngs=nnx.Rngs(key_of(seed))))[1]
+    """Initial parameters of a network that was built."""
+    return initialised(component, seed).params
+
+
+def initialised(component: Component, seed: int) -> Component:
+    """A network that was built, with initial parameters, made each by itself: one program takes longer to compile."""
+    module = NETWORK_TYPES[component.class_name].module(component.config, rngs=nnx.Rngs(key_of(seed)))
+    _, *states = nnx.split(module, nnx.Not(Constant), Constant)
+    params, constants = states
+    return dataclasses.replace(component, params=params, constants=constants)
 
 
 SCHEDULER = {

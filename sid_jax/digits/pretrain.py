@@ -31,13 +31,11 @@ from sid_jax.teachers.teacher import Teacher
 def default() -> ConfigDict:
     """Every setting, with its default."""
     c = ConfigDict()
+    c.model = "stable_diffusion"  # what is made: "stable_diffusion", in latents, or "edm", in pixels
     c.seed = 0
     c.data = "mnist"  # a tensorflow_datasets name, or an .npz file with images and labels
 
-    c.classifier = ConfigDict()
-    c.classifier.steps = 1500
-    c.classifier.batch = 128
-    c.classifier.learning_rate = 2e-3
+    c.classifier = classifier_defaults()
 
     c.autoencoder = ConfigDict()
     c.autoencoder.channels = (8, 16, 32, 64)  # of each level; each but the last halves the resolution
@@ -63,6 +61,15 @@ def default() -> ConfigDict:
     c.evaluate.guidance = (1.0, 1.25, 1.5, 2.0, 3.0)
     c.evaluate.steps = 50
     c.evaluate.samples = 2000
+    return c
+
+
+def classifier_defaults() -> ConfigDict:
+    """The settings of the metric network's training."""
+    c = ConfigDict()
+    c.steps = 1500
+    c.batch = 128
+    c.learning_rate = 2e-3
     return c
 
 

@@ -23,9 +23,7 @@ def write_tiny(folder: Path) -> None:
     tokenizer = write_tokenizer(folder / "tokenizer", prompts, 8)
     text = networks.text_encoder(tokenizer, 16, 1)
     unet = networks.unet((8,), 2, 4, 8, 16, attention=False)  # half as much to trace and to compile
-    vae, text, unet = (
-        component.with_params(networks.initial(component, seed)) for seed, component in enumerate((vae, text, unet))
-    )
+    vae, text, unet = (networks.initialised(component, seed) for seed, component in enumerate((vae, text, unet)))
     save_pipeline(folder / "teacher", Pipeline(unet, vae, (text,), (tokenizer,), SCHEDULER, MODEL_INDEX))
 
     pictures = np.random.default_rng(0).integers(0, 256, (200, 32, 32, 3), np.uint8)

@@ -33,22 +33,22 @@ def open_metric(config: ConfigDict, samples: int) -> DigitsMetric:
     return DigitsMetric.load(on_disk(assets.resolve(config.evaluate.metric), "evaluate.metric"))
 
 
-def check_measurable(config: ConfigDict, teacher: Teacher) -> None:
+def check_measurable(config: ConfigDict, teacher: Teacher, metric: DigitsMetric) -> None:
     """Checks that the teacher and its student can be measured as the config says, before there is a student.
 
     Raises:
       UserError: the metric is of images of another size or of prompts that this teacher does not take, or the teacher
         can't be sampled so.
     """
-    if config.resolution != DigitsMetric.RESOLUTION:
+    if config.resolution != metric.resolution:
         raise UserError(
             f"config key resolution is {config.resolution}, and the metric {config.evaluate.metric} is of images of "
-            f"{DigitsMetric.RESOLUTION} px: leave evaluate.metric empty for another size"
+            f"{metric.resolution} px: leave evaluate.metric empty for another size"
         )
-    if teacher.conditions.noun != "prompts":
+    if teacher.conditions.noun != "prompts" and asked_of(config, teacher.conditions) != list(range(10)):
         raise UserError(
-            f"the metric {config.evaluate.metric} is of prompts, and the teacher takes {teacher.conditions.noun}: "
-            "leave evaluate.metric empty"
+            f"the metric {config.evaluate.metric} is of prompts or of ten classes, and the teacher takes others: leave "
+            "evaluate.metric empty"
         )
     teacher.sampler(config.evaluate.teacher_steps, config.evaluate.teacher_guidance)
 
@@ -63,7 +63,7 @@ def evaluate(student: Student, metric: DigitsMetric, samples: int, mesh: jax.sha
       mesh: the devices that make the images; by default one. Where it has several processes', all of them call this.
     """
     config = student.config
-    check_measurable(config, student.teacher)
+    check_measurable(config, student.teacher, metric)
     teacher = open_teacher(config, "denoiser", "conditions", "space", mesh=mesh)
     all_asked = asked_of(config, teacher.conditions)
     asked = in_turn(all_asked, samples)

@@ -1,0 +1,188 @@
+"""Makes a small class-conditional EDM of handwritten digits, in pixels: the other teacher of the package."""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from ml_collections import ConfigDict
+
+from sid_jax.config import check_numbers
+from sid_jax.digits import prompts as digits
+from sid_jax.digits.card import data_named, rows_of
+from sid_jax.digits.classifier import train_metric
+from sid_jax.digits.fit import Schedule, fit
+from sid_jax.digits.metric import DigitsMetric
+from sid_jax.digits.networks import initialised
+from sid_jax.digits.pretrain import classifier_defaults
+from sid_jax.errors import user_errors_from
+from sid_jax.experiment.images import ImageProgram
+from sid_jax.families.open import open_source, open_teacher
+from sid_jax.formats.edm_folder import Description, write_network
+from sid_jax.models.edm.augment import LABELS
+from sid_jax.models.edm.augment import augment as augmented
+from sid_jax.runtime.run.log import make_workdir
+from sid_jax.runtime.storage.folders import appearing
+from sid_jax.sid import EDM, Condition, Draw, LogNormalKarras, fake_loss, seed_words
+from sid_jax.teachers import Component, build
+from sid_jax.teachers.teacher import PARTS, Teacher
+
+_LICENCE = "CC BY-SA 3.0"  # of MNIST, which the network was trained on
+
+_CARD = """\
+# Handwritten digits in pixels: a small EDM
+
+A class-conditional diffusion model of MNIST digits, {side}x{side}, grey, for trying out SiD and SiDA on a laptop. It is
+a SongUNet ({parameters:,} parameters) under EDM's preconditioning, as the teachers of Karras et al. 2022 (arXiv
+2206.00364) are, with their augmentation; its classes are the digits.
+
+    python -m sid_jax.sample --model bundled:edm_digits --classes 0-9 --n 8 --out digits
+
+## How it was made
+
+    python -m sid_jax.pretrain --config configs/edm_digits_teacher.py --out DIR
+
+trained it for {steps:,} updates of {batch} images, on {data}, whose pictures were reduced to {side} px, all in JAX and
+from nothing. What it can do, on {samples:,} images by Heun's sampler, by the classifier in `edm_digits_metric`:
+
+| steps | Frechet distance | accuracy |
+|---|---|---|
+{rows}
+
+MNIST is by Y. LeCun, C. Cortes and C. Burges (CC BY-SA 3.0).
+"""
+
+
+def default() -> ConfigDict:
+    """Every setting, with its default."""
+    c = ConfigDict()
+    c.model = "edm"  # what is made: "stable_diffusion", in latents, or "edm", in pixels
+    c.seed = 0
+    c.data = "mnist"  # a tensorflow_datasets name, or an .npz file with images and labels
+    c.classifier = classifier_defaults()
+
+    c.network = ConfigDict()
+    c.network.resolution = 16
+    c.network.channels = 32
+    c.network.multiples = (1, 2)  # of the channels, of each level
+    c.network.blocks = 1  # of each level
+    c.network.dropout = 0.05
+
+    c.diffusion = ConfigDict()
+    c.diffusion.augment = 0.12  # probability of each transform
+    c.diffusion.steps = 6000
+    c.diffusion.batch = 128
+    c.diffusion.learning_rate = 2e-3
+    c.diffusion.ema_decay = 0.9995
+
+    c.evaluate = ConfigDict()
+    c.evaluate.steps = (18,)  # of Heun's sampler
+    c.evaluate.samples = 2000
+    return c
+
+
+def pretrain(config: ConfigDict, out: Path) -> None:
+    """Trains a metric network for small pictures and the teacher, and writes them into `out`.
+
+    Raises:
+      UserError: the data or the folder can't be used, or a setting makes no network.
+    """
+    check_numbers(config)
+    with user_errors_from("config"):
+        seed_words(config.seed)
+    denoiser = build("EDMPrecond", init_kwargs(config.network), where="config")
+    pictures, labels = digits.load_mnist(config.data)
+    pictures = reduced(pictures, config.network.resolution)
+    make_workdir(str(out))
+
+    metric = train_metric(pictures, labels, seed=config.seed, **config.classifier)
+    metric.save(out / "edm_digits_metric")
+
+    denoiser = train_denoiser(denoiser, pictures[..., :1], labels, seed=config.seed, **config.diffusion)
+    description = Description(denoiser.class_name, denoiser.config_json, EDM().default_start(1), _LICENCE)
+    with appearing(out / "edm_digits") as new:
+        write_network(new, description, *denoiser.state_dict(), {})
+        rows = measure(open_teacher(open_source(str(new))).load(*PARTS), metric, config.evaluate)
+        (new / "README.md").write_text(_card(denoiser, config, rows), encoding="utf-8")
+    print(f"wrote {out / 'edm_digits'} and {out / 'edm_digits_metric'}")
+
+
+def init_kwargs(network: ConfigDict) -> dict[str, Any]:
+    """The network's settings as files of EDM have them."""
+    return {
+        "img_resolution": network.resolution,
+        "img_channels": 1,
+        "label_dim": 10,
+        "model_type": "SongUNet",
+        "model_channels": network.channels,
+        "channel_mult": list(network.multiples),
+        "num_blocks": network.blocks,
+        "attn_resolutions": [network.resolution >> (len(network.multiples) - 1)],
+        "dropout": network.dropout,
+        "augment_dim": LABELS,
+    }
+
+
+def reduced(pictures: np.ndarray, side: int) -> np.ndarray:
+    """Pictures uint8 `[N, 32, 32, 3]` to `[N, side, side, 3]`, by means of squares."""
+    count, before, _, channels = pictures.shape
+    squares = pictures.reshape(count, side, before // side, side, before // side, channels)
+    return np.round(squares.mean((2, 4))).astype(np.uint8)
+
+
+def train_denoiser(
+    denoiser: Component, images: np.ndarray, labels: np.ndarray, *, augment: float, seed: int, **options: Any
+) -> Component:
+    """The network with parameters that denoise augmented images, by the loss of update A: it is EDM's own.
+
+    Args:
+      denoiser: its parameters are not looked at.
+      images: uint8 `[N, R, R, 1]`.
+      labels: `[N]`.
+      augment: the probability of each transform.
+      seed: of the initial parameters and all draws.
+      **options: those of `fit.Schedule`.
+    """
+    denoiser, process, times = initialised(denoiser, seed), EDM(), LogNormalKarras()
+
+    def loss(params: Any, key: jax.Array, batch: Any) -> jax.Array:
+        pictures, classes = batch
+        of_augment, of_time, of_noise, of_dropout = jax.random.split(key, 4)
+        x, told = augmented(of_augment, pictures / 127.5 - 1, augment)
+        draw = Draw(times.fake(of_time, len(x)), jax.random.normal(of_noise, x.shape, jnp.float32))
+        network = nnx.merge(denoiser.graphdef, params, denoiser.constants)
+        condition = Condition({"class_labels": classes, "augment_labels": told}, None)
+        found = fake_loss(
+            lambda x_t, t, cond: network(x_t, t, dropout_key=of_dropout, **cond), process, x, draw, condition, 1.0
+        )
+        return jnp.mean(found.loss) / x[0].size
+
+    data = (jnp.asarray(images), jnp.asarray(labels))
+    return denoiser.with_params(fit("diffusion", loss, denoiser.params, data, Schedule(**options), seed=seed))
+
+
+def measure(teacher: Teacher, metric: DigitsMetric, settings: ConfigDict) -> list[dict[str, float]]:
+    """The metric of the teacher's images with each number of steps of `settings`."""
+    asked = [i % 10 for i in range(settings.samples)]
+    rows = []
+    for steps in settings.steps:
+        program = ImageProgram(teacher, teacher.sampler(steps), metric.resolution)
+        rows.append({"steps": steps, **metric(program(teacher.denoiser.params, asked, 0), asked)})
+        print(
+            "{steps} steps: Frechet distance {frechet_distance:.2f}, accuracy {prompt_accuracy:.4f}".format(**rows[-1])
+        )
+    return rows
+
+
+def _card(denoiser: Component, config: ConfigDict, rows: list[dict[str, float]]) -> str:
+    return _CARD.format(
+        side=config.network.resolution,
+        parameters=sum(leaf.size for leaf in jax.tree.leaves(denoiser.params)),
+        steps=config.diffusion.steps,
+        batch=config.diffusion.batch,
+        data=data_named(config.data),
+        samples=config.evaluate.samples,
+        rows=rows_of("steps", rows),
+    )
