@@ -272,7 +272,10 @@ class LabelConditions(WithoutNetworks):
             return
         if not source.classes:
             lacking = "captions" if source.classes is None else "no labels"
-            raise UserError(f"real.source has {source.name}, with {lacking}: the teacher needs {self.count} classes")
+            raise UserError(
+                f"real.source has {source.name}, with {lacking}: the teacher needs {self.count} classes "
+                "(python -m sid_jax.dataset makes such data)"
+            )
         if source.classes != self.count:
             raise UserError(
                 f"real.source has {source.name}, with labels of {source.classes} classes, and the teacher has "
