@@ -3,6 +3,8 @@
 import functools
 from pathlib import Path
 
+import jax
+
 from sid_jax.errors import UserError
 from sid_jax.families.edm_card import card_of_network, card_of_student
 from sid_jax.families.edm_recorded import check_recorded
@@ -10,6 +12,7 @@ from sid_jax.formats.bundle import Bundle
 from sid_jax.formats.edm_folder import FILES, Description, write_network
 from sid_jax.formats.edm_pickle import PART, PRECONDITIONERS
 from sid_jax.formats.export_folder import Layout, exported
+from sid_jax.models.edm.augment import LABELS, augment
 from sid_jax.models.edm.config import PrecondConfig, iddpm_levels
 from sid_jax.sid import EDM
 from sid_jax.teachers import component_of
@@ -45,7 +48,14 @@ def open_teacher(bundle: Bundle) -> Teacher:
         space=PixelSpace(config.img_resolution, config.img_channels),
         sampler=functools.partial(_sampler, bundle.kind, config, process),
         write=functools.partial(_write_student, denoiser, bundle),
+        augment=_augment if config.network.augment_dim == LABELS else None,
     )
+
+
+def _augment(key: jax.Array, images: jax.Array, probability: float) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """See `teachers.teacher.Augment`."""
+    images, labels = augment(key, images, probability)
+    return images, {"augment_labels": labels}
 
 
 def _sampler(

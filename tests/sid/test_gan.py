@@ -132,6 +132,8 @@ def test_what_the_terms_count():
         ({"lambda_g": 1.0}, "lambda_d"),
         ({"start": -1}, "start"),
         ({"freeze": -1}, "freeze"),
+        ({"form": "maps"}, "form"),
+        ({"group": 0}, "group"),
     ],
 )
 def test_refused(arguments, key):
@@ -264,3 +266,64 @@ def test_cost_of_the_term_in_a_compiled_step(strategy):
 
     encoder = 2 * batch * (layers // 2) * width * width
     assert 2 < (flops(ON) - flops(sid.Gan())) / encoder < 3.05
+
+
+SIDA = dataclasses.replace(ON, form="sida")
+
+
+@pytest.mark.parametrize(("group", "size"), [(2, 2), (None, 4)])
+def test_entropies_of_sida_are_those_of_groups(group, size):
+    """Raw logits where D learns, weighted by its time; in [-10, 10] where the generator does. A sample that is left out
+    is left out of its group too."""
+    term = dataclasses.replace(SIDA, group=group)
+    rng = np.random.default_rng(0)
+    real, fake = rng.normal(scale=20, size=(2, 4, 3, 3))
+    weight, kept = np.array([1.0, 20, 300, 4]), np.array([True, True, True, False])
+    real[3] = np.nan
+
+    def expected(logits, label):
+        values = np.logaddexp(0, -logits if label else logits).mean(axis=(1, 2))
+        return np.concatenate(
+            [np.full(size, values[i : i + size][kept[i : i + size]].mean()) for i in range(0, 4, size)]
+        )
+
+    of_real, of_fake = (sid.Judged(jnp.asarray(x, jnp.float32), jnp.ones(4, bool)) for x in (real, fake))
+    values = term.discriminator_loss(of_real, of_fake, jnp.asarray(weight, jnp.float32))
+    entropies = (expected(real, 1) + expected(fake, 0)) / 2 * kept
+    np.testing.assert_allclose(values, weight * entropies, rtol=1e-5)
+    mean = term.discriminator_entropy(values, jnp.asarray(weight, jnp.float32), 4)
+    assert float(mean) == pytest.approx(entropies.sum() / 4, rel=1e-5)
+    w = jnp.asarray(weight, jnp.float32)[:, None, None, None]
+    loss = term.adversarial_loss(of_fake._replace(kept=jnp.asarray(kept)), w)
+    np.testing.assert_allclose(loss, weight * expected(fake.clip(-10, 10), 1) * kept, rtol=1e-5)
+    gradient = jax.grad(lambda x: term.discriminator_loss(of_real._replace(logits=x), of_fake, w[:, 0, 0, 0]).sum())
+    assert np.isfinite(gradient(of_real.logits)).all()
+
+
+def test_what_the_terms_of_sida_count():
+    """D's loss is not multiplied by C H W; the two terms of the generator count half each, once there are two."""
+    assert SIDA.discriminator_factor(48) == 1.0
+    assert SIDA.generator_factors(100.0, 48) == (50.0, 48.0)
+    assert SIDA.of_real_conditions and not ON.of_real_conditions and not sid.Gan(form="sida").of_real_conditions
+
+
+@pytest.mark.parametrize(("batch", "trained", "adversarial"), [(256, 391, 782), (512, 196, 391), (8192, 13, 25)])
+def test_first_iterations_of_sida(batch, trained, adversarial):
+    """The published table; where a number of images is a multiple of the batch, one iteration more is frozen."""
+    term = sid.Gan(1.0, 0.01, start=200_000, freeze=100_000, form="sida")
+    settings = dataclasses.replace(SETTINGS, batch=batch, gan=term)
+    phases = [settings.phase(step) for step in range(adversarial + 1)]
+    assert [phase.generator for phase in phases].index(True) == settings.frozen_steps == trained
+    assert [phase.adversarial for phase in phases].index(True) == adversarial
+    settings = dataclasses.replace(settings, batch=1000)
+    assert not settings.phase(100).generator and settings.phase(101).generator and settings.frozen_steps == 101
+    assert not settings.phase(200).adversarial and settings.phase(201).adversarial
+    at_once = dataclasses.replace(settings, gan=dataclasses.replace(term, start=0, freeze=0))
+    assert at_once.phase(0) == sid.Phase(True, True) and at_once.frozen_steps == 0
+
+
+def test_groups_divide_a_micro_batch():
+    settings = dataclasses.replace(SETTINGS, batch=12, accumulation=2)
+    with pytest.raises(ValueError, match=r"^gan\.group: 4 does not divide the 6 samples of a micro-batch"):
+        dataclasses.replace(settings, gan=dataclasses.replace(SIDA, group=4))
+    dataclasses.replace(settings, gan=dataclasses.replace(SIDA, group=3))

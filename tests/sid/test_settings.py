@@ -24,6 +24,7 @@ PROCESS = stable_diffusion()
         (sid.Optimizer(), "beta2", 1.0, r"^optimizer\.beta2: 1\.0 is not in \[0, 1\)"),
         (sid.Optimizer(), "eps", 0.0, r"^optimizer\.eps: 0\.0 is not positive"),
         (sid.Optimizer(), "clip_value", 0.0, r"^optimizer\.clip_value: 0\.0 is not positive"),
+        (sid.Optimizer(), "clip_fake", 0.0, r"^optimizer\.clip_fake: 0\.0 is not positive"),
         (sid.Ema(), "half_life", -1.0, r"^ema\.half_life: "),
         (sid.Ema(), "ramp_up", -0.1, r"^ema\.ramp_up: "),
         (sid.Guidance(), "prompt_dropout", 1.5, r"^guidance\.prompt_dropout: 1\.5 is not in \[0, 1\]"),
@@ -50,3 +51,10 @@ def test_every_group_has_defaults():
 def test_what_may_be_left_out(value):
     assert sid.Ema(ramp_up=value).ramp_up == value
     assert sid.Optimizer(clip_value=None).clip_value is None
+
+
+def test_the_limit_of_the_fake_networks_gradient():
+    """It has one of its own; without, that of both."""
+    assert sid.Optimizer().largest_of_fake is None
+    assert sid.Optimizer(clip_value=2.0).largest_of_fake == 2.0
+    assert sid.Optimizer(clip_value=2.0, clip_fake=1.0).largest_of_fake == 1.0

@@ -1,0 +1,21 @@
+r"""CIFAR-10 with labels, SiDA from a student of SiD on (SiD2A, arXiv 2410.14919).
+
+Command:   python -m sid_jax.train --config configs/edm_cifar10_cond_sid2a.py \
+               --config.real.source=cifar10-32x32.zip --config.student=STUDENT
+           STUDENT is a run of configs/edm_cifar10_cond_sid.py, its export, or a published network-snapshot-*.pkl.
+           Generator and average begin as the student, the fake network as the teacher
+Variants:  --config.sid.alpha=1.2, published too
+Teacher:   as in configs/edm_cifar10_cond_sid.py
+Memory:    as configs/edm_cifar10_cond_sida.py
+Cost:      as configs/edm_cifar10_cond_sida.py
+Published: FID 1.396, the best of SiDA and SiD2A; students after 39 M images at sid.alpha 1, or 54 M at 1.2
+"""
+
+import edm_cifar10_cond_sida
+
+
+def get_config():
+    c = edm_cifar10_cond_sida.get_config()
+    c.images = 100_000_000
+    c.student = "runs/edm_cifar10_cond_sid"
+    return c
