@@ -380,12 +380,15 @@ PRECONDITIONERS = {each.__name__: each for each in (EDMPrecond, VPPrecond, VEPre
 
 @torch.no_grad()
 def varied(network, seed=0):
-    """The same network, with noise in all its parameters, so that none is zero; `freqs` are drawn by the seed too."""
+    """The same network, with noise in all its parameters, so that none is zero; `freqs` are drawn by the seed too.
+
+    They are a quarter of what files have, as logarithms of noise levels differ by 1e-7 between libraries.
+    """
     generator = torch.Generator().manual_seed(seed)
     for parameter in network.parameters():
         spread = 0.5 / math.sqrt(parameter[0].numel()) if parameter.ndim > 1 else 0.1
         parameter += spread * torch.randn(parameter.shape, generator=generator)
     for name, buffer in network.named_buffers():
         if name.endswith("freqs"):
-            buffer.copy_(16 * torch.randn(buffer.shape, generator=generator))
+            buffer.copy_(4 * torch.randn(buffer.shape, generator=generator))
     return network.eval()

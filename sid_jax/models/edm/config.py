@@ -311,6 +311,11 @@ class EDMPrecondConfig(PrecondConfig):
     sigma_max: float | None = None
     sigma_data: float = 0.5
 
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """As that of all; the largest noise level may be infinite, which is what it is by default."""
+        return super().from_dict({k: v for k, v in values.items() if (k, v) != ("sigma_max", math.inf)})
+
     def __post_init__(self) -> None:
         super().__post_init__()
         self._require_positive("sigma_data")

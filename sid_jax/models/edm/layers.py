@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Callable
 from typing import Unpack
 
 import jax
@@ -12,11 +13,12 @@ from flax import nnx
 from sid_jax.models.edm.config import groups_of
 from sid_jax.models.edm.init import Init
 from sid_jax.models.edm.resample import BOX, Filter, Resample, down, filter_constant, halved, up
+from sid_jax.models.layers import winograd
 from sid_jax.models.layers.attention import attend
 from sid_jax.models.layers.constant import Constant
 from sid_jax.models.layers.execution import Execution, keep_layout
 from sid_jax.models.layers.options import LayerOptions
-from sid_jax.models.layers.resnet import group_norm
+from sid_jax.models.layers.resnet import group_norm, pointwise
 
 
 def linear(
@@ -43,6 +45,7 @@ class Conv2d(nnx.Conv):
       init: its initial values.
       change: of the resolution: "up", "down", "fused_down" (after the convolution, in full resolution), or "".
       taps: of the filter of the change.
+      execution: None: plain JAX on one device.
       **layer: see `LayerOptions`.
     """
 
@@ -55,6 +58,7 @@ class Conv2d(nnx.Conv):
         *,
         change: str = "",
         taps: Filter = BOX,
+        execution: Execution | None = None,
         **layer: Unpack[LayerOptions],
     ) -> None:
         fans = in_channels * size**2, out_channels * size**2
@@ -66,6 +70,7 @@ class Conv2d(nnx.Conv):
             padding=size // 2 + (len(taps) - 1) // 2 * fused,
             kernel_init=init.kernel_init(*fans),
             bias_init=init.bias_init(*fans),
+            conv_general_dilated=_implementation(size, fused, execution),
             **layer,
         )
         self.change, self.taps = change, taps
@@ -81,6 +86,13 @@ class Conv2d(nnx.Conv):
         x = super().__call__(x)
         # The bias is the same before the filter as after it, as the filter's weights add up to 1.
         return halved(x, self.taps) if self.change == "fused_down" else x
+
+
+def _implementation(size: int, fused: bool, execution: Execution | None) -> Callable[..., jax.Array]:
+    if size == 1:
+        return pointwise
+    on_cpu = execution is not None and execution.platform == "cpu"
+    return winograd.convolution if on_cpu and not fused else jax.lax.conv_general_dilated
 
 
 class PositionalEmbedding(nnx.Module):
@@ -179,11 +191,13 @@ class UNetBlock(nnx.Module):
     ) -> None:
         self.style, self.heads, self.execution = style, heads, execution
         self.norm0 = group_norm(in_channels, groups_of(in_channels), style.eps, **layer)
-        self.conv0 = Conv2d(in_channels, out_channels, 3, style.init, change=change, taps=style.taps, **layer)
+        self.conv0 = Conv2d(
+            in_channels, out_channels, 3, style.init, change=change, taps=style.taps, execution=execution, **layer
+        )
         told = out_channels * (2 if style.adaptive else 1)
         self.affine = linear(style.embedding_channels, told, style.init, **layer)
         self.norm1 = group_norm(out_channels, groups_of(out_channels), style.eps, **layer)
-        self.conv1 = Conv2d(out_channels, out_channels, 3, style.init_last, **layer)
+        self.conv1 = Conv2d(out_channels, out_channels, 3, style.init_last, execution=execution, **layer)
         if out_channels != in_channels or (change and style.project_changes):
             self.skip: Conv2d | Resample = Conv2d(
                 in_channels, out_channels, 1, style.init, change=change, taps=style.taps, **layer

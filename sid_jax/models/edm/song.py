@@ -34,7 +34,7 @@ class SongUNet(EncoderDecoder):
         self, config: PrecondConfig, out_channels: int, *, execution: Execution | None, **layer: Unpack[LayerOptions]
     ) -> None:
         network = config.network
-        assert isinstance(network, SongConfig)
+        assert isinstance(network, SongConfig)  # as its `model_type` says
         noise, width = network.noise_channels, network.embedding_channels
         if network.embedding_type == "fourier":
             self.map_noise: nnx.Module = FourierEmbedding(noise, rngs=layer["rngs"])

@@ -28,12 +28,12 @@ def conv(
         (size, size),
         strides=strides,
         padding=size // 2,
-        conv_general_dilated=_pointwise if size == 1 else jax.lax.conv_general_dilated,
+        conv_general_dilated=pointwise if size == 1 else jax.lax.conv_general_dilated,
         **layer,
     )
 
 
-def _pointwise(x: jax.Array, kernel: jax.Array, *_: Any, **__: Any) -> jax.Array:
+def pointwise(x: jax.Array, kernel: jax.Array, *_: Any, **__: Any) -> jax.Array:
     """A 1x1 convolution as a product of matrices, for which compilers make faster programs."""
     return jax.lax.dot_general(x, kernel[0, 0], (((3,), (0,)), ((), ())))
 

@@ -26,9 +26,10 @@ ADM = {
     **SIZE, "model_type": "DhariwalUNet", "model_channels": 32, "channel_mult": [1, 4], "num_blocks": 1,
     "attn_resolutions": [4],
 }  # fmt: skip
+WIDE = {"model_channels": 64}
 LABELS, AUGMENT = {"label_dim": 5}, {"augment_dim": 9}
 SIGMAS = np.array([0.002, 0.03, 0.9, 80], np.float32)
-QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+SMALLEST = {"channel_mult": [1], "attn_resolutions": [1]}
 
 
 def converted(theirs, class_name, init_kwargs, **options):
@@ -51,14 +52,14 @@ def check(actual, expected, what, tolerance=1e-5):
     ("class_name", "init_kwargs", "execution"),
     [
         pytest.param("EDMPrecond", {**DDPMPP, **LABELS, **AUGMENT}, None, id="ddpmpp"),
-        pytest.param("EDMPrecond", NCSNPP, Execution(remat="full"), id="ncsnpp"),
+        pytest.param("EDMPrecond", NCSNPP, None, id="ncsnpp"),
         pytest.param("EDMPrecond", {**ADM, **LABELS}, None, id="adm"),
-        pytest.param("VPPrecond", {**DDPMPP, **AUGMENT}, None, id="vp"),
-        pytest.param("VEPrecond", {**NCSNPP, **LABELS, **AUGMENT}, None, id="ve"),
-        pytest.param("iDDPMPrecond", {**ADM, **AUGMENT}, Execution(remat="dots"), id="iddpm"),
+        pytest.param("VPPrecond", {**DDPMPP, **SMALLEST, **AUGMENT}, Execution(remat="full"), id="vp"),
+        pytest.param("VEPrecond", {**NCSNPP, **SMALLEST, **LABELS, **AUGMENT}, None, id="ve"),
+        pytest.param("iDDPMPrecond", {**ADM, **SMALLEST, **WIDE, **AUGMENT}, Execution(remat="dots"), id="iddpm"),
     ],
 )
-def test_outputs_and_gradients_are_pytorch_s(class_name, init_kwargs, execution):
+def test_outputs_and_gradients_are_pytorch_s(class_name, init_kwargs, execution, compiled):
     torch.set_num_threads(1)
     torch.manual_seed(0)
     theirs = varied(PRECONDITIONERS[class_name](**init_kwargs))
@@ -81,8 +82,7 @@ def test_outputs_and_gradients_are_pytorch_s(class_name, init_kwargs, execution)
         output, features = module.with_features(x, SIGMAS, class_labels=labels, augment_labels=augment)
         return jnp.sum(output * np.moveaxis(weights, 1, -1)), (output, features)
 
-    step = jax.jit(jax.value_and_grad(run, argnums=(0, 1), has_aux=True))
-    step = step.lower(params, np.moveaxis(x, 1, -1)).compile(compiler_options=QUICK)
+    step = compiled(jax.value_and_grad(run, argnums=(0, 1), has_aux=True), params, np.moveaxis(x, 1, -1))
     (_, (ours, features)), (of_params, of_x) = step(params, np.moveaxis(x, 1, -1))
 
     def nchw(array):

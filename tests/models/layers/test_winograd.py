@@ -1,0 +1,45 @@
+"""Convolutions by Winograd's filtering against XLA's own."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sid_jax.models.layers import winograd
+
+OPTIONS = {"window_strides": (1, 1), "padding": "SAME", "dimension_numbers": ("NHWC", "HWIO", "NHWC")}
+
+
+def drawn(*shapes, dtype=np.float32):
+    rng = np.random.default_rng(0)
+    return [rng.standard_normal(shape).astype(dtype) for shape in shapes]
+
+
+def test_outputs_and_gradients_are_those_of_the_convolution():
+    x, kernel, weights = drawn((2, 6, 4, 64), (3, 3, 64, 80), (2, 6, 4, 80))
+
+    def step(convolution):
+        def loss(x, kernel):
+            out = convolution(x, kernel, **OPTIONS)
+            return jnp.sum(weights * out), out
+
+        (_, out), gradients = jax.jit(jax.value_and_grad(loss, (0, 1), has_aux=True))(x, kernel)
+        return out, *gradients
+
+    for ours, expected in zip(step(winograd.convolution), step(jax.lax.conv_general_dilated), strict=True):
+        np.testing.assert_allclose(ours, expected, atol=1e-5 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize(
+    ("shape", "channels", "dtype", "used"),
+    [
+        pytest.param((2, 6, 4, 64), 64, np.float32, True, id="wide"),
+        pytest.param((2, 6, 3, 64), 64, np.float32, False, id="odd"),
+        pytest.param((2, 6, 4, 64), 3, np.float32, False, id="few-channels"),
+        pytest.param((2, 6, 4, 64), 64, jnp.bfloat16, False, id="half-precision"),
+    ],
+)
+def test_where_it_is_used(shape, channels, dtype, used):
+    arrays = drawn(shape, (3, 3, shape[-1], channels), dtype=dtype)
+    program = str(jax.make_jaxpr(lambda x, kernel: winograd.convolution(x, kernel, **OPTIONS))(*arrays))
+    assert ("conv_general_dilated" in program) != used
