@@ -1,4 +1,4 @@
-"""Networks as Flax NNX modules, named as diffusers and transformers name theirs."""
+"""Networks as Flax NNX modules, named as diffusers, transformers and EDM's code name theirs."""
 
 from sid_jax.models.clip import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTextOutput
 from sid_jax.models.denoiser import DenoiserModule

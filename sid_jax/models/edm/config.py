@@ -19,7 +19,8 @@ _MOST_LABELS = 10**6
 _MOST_LEVELS = 10
 _MOST_BLOCKS = 40
 _HEAD = 64  # channels of a head of DhariwalUNet's attention
-_STEPS = 1000  # of the discrete times that iDDPM and VP count
+STEPS = 1000
+"""Discrete times that VP and iDDPM count."""
 
 
 class Entry(NamedTuple):
@@ -330,15 +331,21 @@ class EDMPrecondConfig(PrecondConfig):
 class VPPrecondConfig(PrecondConfig):
     """VPPrecond. Its constants are those of the published files."""
 
+    beta_d: ClassVar[float] = 19.9
+    beta_min: ClassVar[float] = 0.1
+    epsilon_t: ClassVar[float] = 1e-5
+
     _REQUIRED: ClassVar[dict[str, tuple[Any, ...]]] = {
-        "beta_d": (19.9,), "beta_min": (0.1,), "M": (_STEPS,), "epsilon_t": (1e-5,)
+        "beta_d": (beta_d,), "beta_min": (beta_min,), "epsilon_t": (epsilon_t,), "M": (STEPS,)
     }  # fmt: skip
 
     @property
     def sigma_range(self) -> tuple[float, float]:
         """The levels of times from 1e-5 to 1."""
-        smallest, largest = (math.sqrt(math.expm1(19.9 * t**2 / 2 + 0.1 * t)) for t in (1e-5, 1.0))
-        return smallest, largest
+        return self._level(self.epsilon_t), self._level(1.0)
+
+    def _level(self, time: float) -> float:
+        return math.sqrt(math.expm1(self.beta_d * time**2 / 2 + self.beta_min * time))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -360,19 +367,19 @@ class IDDPMPrecondConfig(PrecondConfig):
 
     model_type: str = "DhariwalUNet"
 
-    _REQUIRED: ClassVar[dict[str, tuple[Any, ...]]] = {"C_1": (0.001,), "C_2": (0.008,), "M": (_STEPS,)}
+    _REQUIRED: ClassVar[dict[str, tuple[Any, ...]]] = {"C_1": (0.001,), "C_2": (0.008,), "M": (STEPS,)}
 
     @property
     def sigma_range(self) -> tuple[float, float]:
         """The levels of the first and the last but one of its steps."""
         levels = iddpm_levels()
-        return float(levels[_STEPS - 1]), float(levels[0])
+        return float(levels[STEPS - 1]), float(levels[0])
 
 
 def iddpm_levels() -> np.ndarray:
     """The noise levels u_0 > ... > u_1000 = 0 of iDDPM's steps, in float32."""
-    signal = np.sin(np.pi / 2 * np.arange(_STEPS + 1) / (_STEPS * 1.008)) ** 2
-    levels = np.zeros(_STEPS + 1)
-    for j in range(_STEPS, 0, -1):
+    signal = np.sin(np.pi / 2 * np.arange(STEPS + 1) / (STEPS * 1.008)) ** 2
+    levels = np.zeros(STEPS + 1)
+    for j in range(STEPS, 0, -1):
         levels[j - 1] = np.sqrt((levels[j] ** 2 + 1) / max(signal[j - 1] / signal[j], 0.001) - 1)
     return levels.astype(np.float32)

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from sid_jax.models.edm.config import (
+    STEPS,
     EDMPrecondConfig,
     IDDPMPrecondConfig,
     PrecondConfig,
@@ -147,9 +148,9 @@ class VPPrecond(_Precond):
 
     def coefficients(self, sigma: jax.Array) -> Coefficients:
         """What the preconditioner makes of noise levels `[B]`, float32."""
-        slope, start = 19.9, 0.1
+        slope, start = self.config.beta_d, self.config.beta_min
         time = (jnp.sqrt(start**2 + 2 * slope * jnp.log(1 + sigma**2)) - start) / slope
-        return Coefficients(1.0, -sigma, 1 / jnp.sqrt(sigma**2 + 1), 999 * time)
+        return Coefficients(1.0, -sigma, 1 / jnp.sqrt(sigma**2 + 1), (STEPS - 1) * time)
 
 
 class VEPrecond(_Precond):
@@ -183,4 +184,4 @@ class iDDPMPrecond(_Precond):
     def coefficients(self, sigma: jax.Array) -> Coefficients:
         """What the preconditioner makes of noise levels `[B]`, float32."""
         index = self._nearest(sigma)
-        return Coefficients(1.0, -sigma, 1 / jnp.sqrt(sigma**2 + 1), (999 - index).astype(jnp.float32))
+        return Coefficients(1.0, -sigma, 1 / jnp.sqrt(sigma**2 + 1), (STEPS - 1 - index).astype(jnp.float32))

@@ -8,6 +8,7 @@ import torch
 from flax import nnx
 from torch_edm import PRECONDITIONERS, varied
 
+from sid_jax.families.edm_published import PUBLISHED
 from sid_jax.formats.state_dict import Stored, from_params, to_params
 from sid_jax.models import Execution
 from sid_jax.teachers import build
@@ -41,11 +42,53 @@ def converted(theirs, class_name, init_kwargs, **options):
     return component, *nnx.split_state(state, nnx.Param, ...)
 
 
-def check(actual, expected, what, tolerance=1e-5):
+def check(actual, expected, what, tolerance):
     assert actual.shape == expected.shape, what
     assert np.isfinite(actual).all(), what
     error = np.abs(actual - expected).max() / np.abs(expected).max()
     assert error <= tolerance, f"{what}: {error:.1e}"
+    return error
+
+
+def compare(compiled, class_name, init_kwargs, execution, sigmas=SIGMAS, tolerance=1e-5):
+    """Holds output, features and all gradients to PyTorch's, and says how large the largest errors are."""
+    torch.manual_seed(0)
+    theirs = varied(PRECONDITIONERS[class_name](**init_kwargs))
+    rng = np.random.default_rng(1)
+    batch, side = len(sigmas), init_kwargs["img_resolution"]
+    noise, weights = (rng.standard_normal((batch, 3, side, side)).astype(np.float32) for _ in range(2))
+    x = noise * np.sqrt(sigmas**2 + 0.25)[:, None, None, None]
+    labels = np.array([3, -1, 0, 4], np.int32)[:batch]
+    augment = rng.standard_normal((batch, 9)).astype(np.float32) if "augment_dim" in init_kwargs else None
+
+    classes = np.arange(init_kwargs.get("label_dim", 0), dtype=np.int32)
+    told = torch.from_numpy((labels[:, None] == classes).astype(np.float32))
+    inputs = torch.from_numpy(x).requires_grad_()
+    output = theirs(inputs, torch.from_numpy(sigmas), told, None if augment is None else torch.from_numpy(augment))
+    (output * torch.from_numpy(weights)).sum().backward()
+
+    component, params, constants = converted(theirs, class_name, init_kwargs, execution=execution)
+
+    def run(params, x):
+        module = nnx.merge(component.graphdef, params, constants)
+        output, features = module.with_features(x, sigmas, class_labels=labels, augment_labels=augment)
+        return jnp.sum(output * np.moveaxis(weights, 1, -1)), (output, features)
+
+    step = compiled(jax.value_and_grad(run, argnums=(0, 1), has_aux=True), params, np.moveaxis(x, 1, -1))
+    (_, (ours, features)), (of_params, of_x) = step(params, np.moveaxis(x, 1, -1))
+
+    def nchw(array):
+        return np.moveaxis(np.asarray(array), -1, 1)
+
+    errors = [
+        check(nchw(ours), output.detach().numpy(), "output", tolerance),
+        check(nchw(features), theirs.model.features.detach().numpy(), "features", tolerance),
+        check(nchw(of_x), inputs.grad.numpy(), "gradient of the images", tolerance),
+    ]
+    gradients = dict(from_params(component.module, nnx.merge_state(of_params, constants)))
+    named = theirs.named_parameters()
+    errors.append(max(check(gradients[name], each.grad.numpy(), name, tolerance) for name, each in named))
+    print("output, features, gradient of images, of parameters:", " ".join(f"{error:.1e}" for error in errors))
 
 
 @pytest.mark.parametrize(
@@ -61,37 +104,12 @@ def check(actual, expected, what, tolerance=1e-5):
 )
 def test_outputs_and_gradients_are_pytorch_s(class_name, init_kwargs, execution, compiled):
     torch.set_num_threads(1)
-    torch.manual_seed(0)
-    theirs = varied(PRECONDITIONERS[class_name](**init_kwargs))
-    rng = np.random.default_rng(1)
-    batch = len(SIGMAS)
-    noise, weights = (rng.standard_normal((batch, 3, 8, 8)).astype(np.float32) for _ in range(2))
-    x = noise * np.sqrt(SIGMAS**2 + 0.25)[:, None, None, None]
-    labels = np.array([-1, 0, 3, 4], np.int32)
-    augment = rng.standard_normal((batch, 9)).astype(np.float32) if "augment_dim" in init_kwargs else None
+    compare(compiled, class_name, init_kwargs, execution)
 
-    told = torch.from_numpy(np.eye(5, dtype=np.float32)[labels] * (labels >= 0)[:, None])
-    inputs = torch.from_numpy(x).requires_grad_()
-    output = theirs(inputs, torch.from_numpy(SIGMAS), told, None if augment is None else torch.from_numpy(augment))
-    (output * torch.from_numpy(weights)).sum().backward()
 
-    component, params, constants = converted(theirs, class_name, init_kwargs, execution=execution)
-
-    def run(params, x):
-        module = nnx.merge(component.graphdef, params, constants)
-        output, features = module.with_features(x, SIGMAS, class_labels=labels, augment_labels=augment)
-        return jnp.sum(output * np.moveaxis(weights, 1, -1)), (output, features)
-
-    step = compiled(jax.value_and_grad(run, argnums=(0, 1), has_aux=True), params, np.moveaxis(x, 1, -1))
-    (_, (ours, features)), (of_params, of_x) = step(params, np.moveaxis(x, 1, -1))
-
-    def nchw(array):
-        return np.moveaxis(np.asarray(array), -1, 1)
-
-    check(nchw(ours), output.detach().numpy(), "output")
-    check(nchw(features), theirs.model.features.detach().numpy(), "features")
-    check(nchw(of_x), inputs.grad.numpy(), "gradient of the images")
-    whole = nnx.merge_state(of_params, constants)
-    gradients = dict(from_params(component.module, whole))
-    for name, parameter in theirs.named_parameters():
-        check(gradients[name], parameter.grad.numpy(), name)
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name", ["edm-cifar10-32x32-cond-vp", "edm-ffhq-64x64-uncond-ve", "edm-imagenet-64x64-cond-adm"]
+)
+def test_published_shapes(name, compiled):
+    compare(compiled, "EDMPrecond", PUBLISHED[name], Execution(), np.array([0.9], np.float32), 1e-4)
