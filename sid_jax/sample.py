@@ -63,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = command_line.Parser("python -m sid_jax.sample", __doc__, EPILOG)
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--run", metavar="DIR", help="the folder of a run: its newest checkpoint")
-    source.add_argument("--model", metavar="FOLDER", help="an exported folder, or a teacher's folder or hub id")
+    source.add_argument("--model", metavar="FOLDER", help="an exported folder, or a teacher's folder, file or hub id")
     command_line.add_step(parser)
     wanted = parser.add_mutually_exclusive_group()
     wanted.add_argument("--prompts", dest="asked", metavar="TEXT_OR_FILE", help="a prompt, or a file with one a line")

@@ -29,12 +29,14 @@ def export(student: Student, folder: str, *, overwrite: bool = False) -> None:
 def published(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Settings as others may see them: of every path its last name, and nothing of an account of Weights & Biases.
 
-    What is bundled, of TensorFlow Datasets, or a teacher on the hub, is the same everywhere and keeps its name.
+    What is bundled, of TensorFlow Datasets, or a teacher or student on the hub, is the same everywhere: it keeps its
+    name.
     """
     public = {key: _published(value) for key, value in settings.items()}
-    teacher = settings.get("teacher")
-    if isinstance(teacher, str) and is_hub_id(teacher):
-        public["teacher"], public["revision"] = teacher, settings.get("revision", "main")
+    for key in ("teacher", "student"):
+        name = settings.get(key)
+        if isinstance(name, str) and is_hub_id(name):
+            public[key], public["revision"] = name, settings.get("revision", "main")
     if isinstance(public.get("wandb"), dict):
         public["wandb"] = {key: "" for key in public["wandb"]}
     return public

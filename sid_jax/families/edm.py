@@ -1,7 +1,9 @@
 """EDM's networks in pixels (Karras et al. 2022, arXiv 2206.00364): teachers, and students in their form."""
 
 import functools
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import jax
 
@@ -46,7 +48,7 @@ def open_teacher(bundle: Bundle) -> Teacher:
         process=process,
         conditions=LabelConditions(config.label_dim),
         space=PixelSpace(config.img_resolution, config.img_channels),
-        sampler=functools.partial(_sampler, bundle.kind, config, process),
+        sampler=functools.partial(sampler_of, bundle.kind, config, process),
         write=functools.partial(_write_student, denoiser, bundle),
         augment=_augment if config.network.augment_dim == LABELS else None,
     )
@@ -58,12 +60,15 @@ def _augment(key: jax.Array, images: jax.Array, probability: float) -> tuple[jax
     return images, {"augment_labels": labels}
 
 
-def _sampler(
+def sampler_of(
     kind: str, config: PrecondConfig, process: EDM, steps: int | None = None, guidance: float | None = None
 ) -> Sampler:
-    """Heun's with the number of steps that such teachers are measured with.
+    """Heun's sampler of a teacher, by default with the number of steps that such teachers are measured with.
 
     Noise is added for the network of ImageNet in its 256 steps alone: with fewer steps it would be too much.
+
+    Raises:
+      UserError: a guidance other than 1, or no number of steps.
     """
     if guidance not in (None, 1):
         raise UserError(f"a guidance of {guidance} is given, and teachers of this kind have none: leave it out, or 1")
@@ -80,6 +85,35 @@ def _sampler(
     )
 
 
+def save_network(
+    folder: str | Path,
+    denoiser: Component,
+    description: Description,
+    *,
+    said: Mapping[str, Any],
+    card: str,
+    source: Path | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Writes a network as a folder of EDM's, all of it or nothing, in float32.
+
+    Args:
+      folder: where to.
+      denoiser: the network; its tensors are read from its files where there are some.
+      description: what `config.json` says.
+      said: facts for `sid_jax.json`: of a student its `config` and `step`.
+      card: the README.md.
+      source: the folder or the file that is read from meanwhile.
+      overwrite: replace such a folder too that was not written here, or was changed since.
+
+    Raises:
+      UserError: the folder can't be written, or holds something else; or files of the network are unusable.
+    """
+    with exported(Path(folder), _LAYOUT, source=source, overwrite=overwrite) as new:
+        write_network(new, description, *denoiser.state_dict(), said)
+        (new / "README.md").write_text(card, encoding="utf-8")
+
+
 def _write_student(
     denoiser: Component, bundle: Bundle, folder: str | Path, student: Export, *, overwrite: bool = False
 ) -> None:
@@ -88,9 +122,8 @@ def _write_student(
     start = float(student.sampler.start)
     description = Description(denoiser.class_name, denoiser.config_json, start, bundle.licence)
     said = {"config": dict(student.settings), "step": student.step}
-    with exported(Path(folder), _LAYOUT, source=_place_of(bundle), overwrite=overwrite) as new:
-        write_network(new, description, *made.state_dict(), said)
-        (new / "README.md").write_text(card_of_student(student, description), encoding="utf-8")
+    card = card_of_student(student, description)
+    save_network(folder, made, description, said=said, card=card, source=_place_of(bundle), overwrite=overwrite)
 
 
 def convert(bundle: Bundle, folder: str | Path, *, licence: str | None = None, overwrite: bool = False) -> None:
@@ -111,9 +144,9 @@ def convert(bundle: Bundle, folder: str | Path, *, licence: str | None = None, o
     denoiser = teacher.denoiser
     known = bundle.licence if licence is None else licence
     description = Description(bundle.kind, denoiser.config_json, teacher.process.default_start(1), known)
-    with exported(Path(folder), _LAYOUT, source=_place_of(bundle), overwrite=overwrite) as new:
-        write_network(new, description, *denoiser.state_dict(), bundle.about)
-        (new / "README.md").write_text(card_of_network(bundle.source, description), encoding="utf-8")
+    card = card_of_network(bundle.source, description)
+    place = _place_of(bundle)
+    save_network(folder, denoiser, description, said=bundle.about, card=card, source=place, overwrite=overwrite)
 
 
 def _place_of(bundle: Bundle) -> Path:

@@ -80,8 +80,9 @@ def card_of_student(student: Export, description: Description) -> str:
     teacher = str(settings["teacher"])
     title = last_name(teacher).removesuffix(".pkl").removeprefix("bundled:")
     gan = " with a GAN term (SiDA)" if _has_gan(settings) else ""
+    begun = f", begun as the student {code(str(settings['student']))}" if settings.get("student") else ""
     made = (
-        f"Made with sid_jax (Score identity Distillation{gan}) from {code(teacher)}: {student.step} updates, "
+        f"Made with sid_jax (Score identity Distillation{gan}) from {code(teacher)}{begun}: {student.step} updates, "
         f"{student.step * settings['batch']} images. It makes an image of "
         f"{_side(description)} px in {steps} step{'s' * (steps > 1)}, from noise of standard deviation "
         f"{description.sigma_init:g}, without guidance."
@@ -113,7 +114,7 @@ def _card(title: str, made: str, run: str, description: Description, passes: str
         licence=text.format(licence=_plain(licence), passes=passes),
         licence_line=line,
         run=run,
-        ask=f"--classes 0-{count - 1} " if count else "--classes 0 ",
+        ask=f"--classes 0-{count - 1} " if count else "--n 8 ",
     )
 
 

@@ -28,11 +28,6 @@ def is_pickle(source: str) -> bool:
     return bool(_LINK.fullmatch(source)) or not Path(source.removeprefix("file://")).expanduser().is_dir()
 
 
-def is_published(name: str) -> bool:
-    """Whether NVIDIA has published a teacher under a file name."""
-    return name in _PUBLISHED
-
-
 def locate_pickle(source: str, revision: str = "main") -> Path:
     """The file of a source: the file itself, or that of a hub repository, fetched or cached.
 

@@ -329,7 +329,7 @@ class TestAgain:
         def meanwhile(folder):
             (out / "notes.txt").write_text("mine")
 
-        monkeypatch.setattr("sid_jax.families.diffusers_export.write_list", meanwhile)
+        monkeypatch.setattr("sid_jax.formats.export_folder.write_list", meanwhile)
         with pytest.raises(UserError, match=r"notes\.txt"):
             save_pipeline(out, teacher)
         assert (out / "notes.txt").read_text() == "mine"

@@ -13,12 +13,15 @@ import torch
 import torch_edm
 from safetensors.torch import load_file, save_file
 
-from sid_jax import convert
+from sid_jax import convert, sample
 from sid_jax.errors import UserError
+from sid_jax.families.edm import sampler_of
+from sid_jax.families.edm_published import PUBLISHED
 from sid_jax.families.edm_recorded import check_recorded
-from sid_jax.families.open import open_configs, open_source, open_teacher
+from sid_jax.families.open import open_source, open_teacher
 from sid_jax.formats.fingerprint import fingerprint
-from sid_jax.sid import Condition, FewStep, noise_from_array
+from sid_jax.models.edm import EDMPrecondConfig
+from sid_jax.sid import EDM, Condition, FewStep, noise_from_array
 from sid_jax.teachers.samplers.heun import Churn, Heun
 from sid_jax.teachers.teacher import Export
 
@@ -131,15 +134,16 @@ def test_files_beside_a_pickle_are_not_its_own(teacher, pickled):
 
 
 def test_samplers_are_those_that_the_teachers_are_measured_with():
-    cifar, ffhq, imagenet = (
-        open_teacher(open_configs(f"edm-{name}.pkl")[0], "edm")
-        for name in ("cifar10-32x32-cond-vp", "ffhq-64x64-uncond-ve", "imagenet-64x64-cond-adm")
-    )
-    assert cifar.sampler() == Heun(18) and cifar.sampler(7, 1.0) == Heun(7) and ffhq.sampler() == Heun(40)
-    assert imagenet.sampler() == imagenet.sampler(256) == Heun(256, churn=Churn(40, 0.05, 50, 1.003))
-    assert imagenet.sampler(32) == Heun(32)
+    def sampler(name, *given):
+        return sampler_of("EDMPrecond", EDMPrecondConfig.from_dict(PUBLISHED[f"edm-{name}"]), EDM(), *given)
+
+    assert sampler("cifar10-32x32-cond-vp") == Heun(18) and sampler("cifar10-32x32-uncond-ve", 7, 1.0) == Heun(7)
+    assert sampler("ffhq-64x64-uncond-ve") == Heun(40)
+    published = Heun(256, churn=Churn(40, 0.05, 50, 1.003))
+    assert sampler("imagenet-64x64-cond-adm") == sampler("imagenet-64x64-cond-adm", 256) == published
+    assert sampler("imagenet-64x64-cond-adm", 32) == Heun(32)
     with pytest.raises(UserError, match="guidance of 2 "):
-        cifar.sampler(guidance=2)
+        sampler("cifar10-32x32-cond-vp", None, 2)
 
 
 CHANGES = [
@@ -351,3 +355,20 @@ def test_damaged_folders_are_one_line(converted, tmp_path):
     (tmp_path / "model.safetensors").unlink()
     with pytest.raises(UserError, match=r"model\.safetensors: no such file"):
         teacher.load("denoiser")
+
+
+def test_a_published_student_is_sampled_as_pytorch_does(network, tmp_path):
+    """Through the whole command, with given noise."""
+    (tmp_path / "student.pkl").write_bytes(edm_files.dumps({"ema": network}))
+    z = np.random.default_rng(0).normal(size=(5, 3, 8, 8)).astype(np.float32)
+    np.save(tmp_path / "z.npy", z)
+    sample.main([
+        f"--model={tmp_path / 'student.pkl'}", "--classes=0-4", f"--noise={tmp_path / 'z.npy'}",
+        f"--npz={tmp_path / 'images.npz'}",
+    ])  # fmt: skip
+    with torch.no_grad():
+        expected = network(2.5 * torch.from_numpy(z), torch.full([5], 2.5), torch.eye(5))
+    expected = (expected * 127.5 + 128).clip(0, 255).to(torch.uint8).permute(0, 2, 3, 1).numpy()
+    found = np.load(tmp_path / "images.npz")["arr_0"]
+    assert found.std() > 10 and np.abs(found.astype(int) - expected).max() <= 1
+    assert (found == expected).mean() > 0.99

@@ -451,7 +451,7 @@ _OPCODES = [position for opcode, _, position in pickletools.genops(plain())]
 
 
 @settings(
-    max_examples=200, derandomize=True, deadline=None, database=None,
+    max_examples=120, derandomize=True, deadline=None, database=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )  # fmt: skip
 @given(

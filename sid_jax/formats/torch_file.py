@@ -1,0 +1,188 @@
+"""State dicts as `torch.save` writes them now: a zip of one pickle and of the values of each storage, none compressed.
+
+The pickle is read by the interpreter of `opcodes`, so nothing in it is executed. Networks that measure images, such as
+Inception, are published in this form.
+"""
+
+import contextlib
+import struct
+import zipfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+import ml_dtypes  # noqa: F401  (makes "bfloat16" a type that numpy knows)
+import numpy as np
+
+from sid_jax.errors import UserError
+from sid_jax.formats.opcodes import Allowed, Global, Refused, Unexpected, interpret, shown
+from sid_jax.formats.state_dict import Stored
+from sid_jax.formats.torch_tensors import Values, View, empty_dict, tensor_rules
+from sid_jax.runtime.storage.impostors import FIRST_BYTES, what_it_is
+from sid_jax.runtime.storage.small_files import reading_regular
+
+_TYPES = {
+    "torch.FloatStorage": "float32", "torch.HalfStorage": "float16", "torch.BFloat16Storage": "bfloat16",
+    "torch.LongStorage": "int64",
+}  # fmt: skip
+_MOST_TENSORS, _MOST_ENTRIES = 20_000, 25_000
+_LOCAL_HEADER = 30  # bytes, before the name and the extra field
+
+
+class _Storage(NamedTuple):
+    """A storage by its name in the zip."""
+
+    key: str
+    dtype: str
+    numbers: int
+
+
+class _Dict(dict[str, Any]):
+    """An OrderedDict, which may be given attributes afterwards; of a state dict's none says anything of a tensor."""
+
+
+@dataclass(frozen=True)
+class TorchFile:
+    """The tensors of a state dict; see `bundle.Tensors`."""
+
+    where: Path
+    stored: Mapping[str, Stored]
+    _views: Mapping[str, tuple[View, Values]]
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The one file."""
+        return (self.where,)
+
+    def tensors(self) -> Iterator[tuple[str, np.ndarray]]:
+        """Pairs of name and array, in the order of the file; each array is read when it is asked for."""
+        with reading_regular(self.where) as file:
+            for name, (view, values) in self._views.items():
+                with _refusals(self.where):
+                    yield name, view.read(file, values)
+
+
+def open_torch_file(file: Path) -> TorchFile:
+    """Opens a state dict; no tensor is read.
+
+    Args:
+      file: of a dict of tensors, or of one of such dicts, whose names then have dots.
+
+    Raises:
+      UserError: there is no such file, or it is something else; one line with the file, the place and the reason.
+    """
+    with reading_regular(file) as opened, _refusals(file):
+        start = opened.read(FIRST_BYTES)
+        if known := what_it_is(start):
+            raise Unexpected(f"not a file of torch.save, but {known}")
+        entries = _entries(opened)
+        pickle = next((name for name in entries if name.rpartition("/")[2] == "data.pkl"), None)
+        if pickle is None:
+            raise Unexpected("no data.pkl in it, as files of torch.save have")
+        if entries.get(f"{pickle.removesuffix('data.pkl')}constants.pkl"):
+            raise Unexpected("a program of TorchScript, which is not read; a state dict is needed")
+        begin, length = entries[pickle]
+        value, end = interpret(opened, _STATE_DICT, begin, begin + length)
+        if end != begin + length:
+            raise Refused(end, "bytes after the end of the pickle")
+        views = dict(_views(value))
+        placed = {name: (view, _values(view, entries, pickle)) for name, view in views.items()}
+    stored = {name: Stored(view.size, view.storage.dtype) for name, view in views.items()}
+    return TorchFile(file, stored, placed)
+
+
+@contextlib.contextmanager
+def _refusals(file: Path) -> Iterator[None]:
+    """A context in which what is refused is one line that names the file."""
+    try:
+        yield
+    except (Refused, Unexpected) as error:
+        raise UserError(f"{file}: {error}") from error
+
+
+def _entries(file: BinaryIO) -> dict[str, tuple[int, int]]:
+    """Where the entries of a zip are in the file: first byte and length."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            infos = archive.infolist()
+    except (zipfile.BadZipFile, NotImplementedError, struct.error, UnicodeDecodeError) as error:
+        raise Unexpected(f"not a zip, or not a whole one ({error}); fetch it again") from error
+    if len(infos) > _MOST_ENTRIES:
+        raise Unexpected(f"{len(infos)} entries in the zip; at most {_MOST_ENTRIES} are read")
+    size = file.seek(0, 2)
+    found: dict[str, tuple[int, int]] = {}
+    for info in infos:
+        if info.compress_type != zipfile.ZIP_STORED or info.flag_bits & 1:
+            raise Unexpected(f"{shown(info.filename)} is compressed or encrypted, as nothing is in files of torch.save")
+        file.seek(info.header_offset)
+        header = file.read(_LOCAL_HEADER)
+        if len(header) < _LOCAL_HEADER or not header.startswith(b"PK\x03\x04"):
+            raise Refused(info.header_offset, f"{shown(info.filename)} is not there")
+        name, extra = struct.unpack("<HH", header[26:])
+        begin = info.header_offset + _LOCAL_HEADER + name + extra
+        if info.filename in found or begin + info.file_size > size:
+            raise Refused(begin, f"{shown(info.filename)} is there twice, or beyond the end of the file")
+        found[info.filename] = begin, info.file_size
+    return found
+
+
+def _views(value: Any) -> Iterator[tuple[str, View]]:
+    """The tensors of a dict, or of the dicts in it, by name."""
+    count = 0
+    for name, each in _items(value):
+        for more, view in _items(each) if isinstance(each, dict) else [("", each)]:
+            count += 1
+            if not isinstance(view, View) or count > _MOST_TENSORS:
+                raise Unexpected(f"{shown(name)} is {shown(view)}, where a tensor is needed, or there are too many")
+            yield f"{name}.{more}" if more else name, view
+
+
+def _items(value: Any) -> Iterator[tuple[str, Any]]:
+    if not isinstance(value, dict):
+        raise Unexpected(f"it has {shown(value)}; a dict of tensors is needed")
+    yield from value.items()
+
+
+def _values(view: View, entries: Mapping[str, tuple[int, int]], pickle: str) -> Values:
+    """Where the values of a tensor's storage are."""
+    storage: _Storage = view.storage
+    name = f"{pickle.removesuffix('data.pkl')}data/{storage.key}"
+    begin, length = entries.get(name, (0, -1))
+    if length != storage.numbers * np.dtype(storage.dtype).itemsize:
+        raise Unexpected(f"{shown(name)} is missing, or does not have {storage.numbers} values of {storage.dtype}")
+    view.check(storage.numbers)
+    return Values(begin, storage.numbers, storage.dtype)
+
+
+def _identified(value: Any) -> _Storage:
+    if not isinstance(value, tuple) or len(value) != 5:
+        raise Unexpected("a persistent id of another form than a storage's")
+    kind, cls, key, device, numbers = value
+    if kind != "storage" or not isinstance(cls, Global) or not isinstance(key, str) or not isinstance(device, str):
+        raise Unexpected("a persistent id of another form than a storage's")
+    if str(cls) not in _TYPES:
+        raise Unexpected(f"a {cls}; {', '.join(_TYPES)} are read")
+    if not isinstance(numbers, int) or isinstance(numbers, bool) or numbers < 0:
+        raise Unexpected(f"a storage of {shown(numbers)} values")
+    return _Storage(key, _TYPES[str(cls)], numbers)
+
+
+def _ordered(arguments: tuple[Any, ...]) -> _Dict:
+    return _Dict(empty_dict(arguments))
+
+
+def _ignore(value: Any, state: Any) -> None:
+    """`_metadata`: versions of modules."""
+    del value
+    if not isinstance(state, dict):
+        raise Unexpected(f"a state dict with {shown(state)}")
+
+
+_STATE_DICT = Allowed(
+    called={"collections.OrderedDict": _ordered, **tensor_rules(_Storage)},
+    named=frozenset({*_TYPES, "torch.DoubleStorage"}),
+    built={_Dict: _ignore},
+    persistent=_identified,
+    protocols=(2, 3, 4),
+)
