@@ -2,8 +2,8 @@
 
 import dataclasses
 import json
+import os
 from importlib import resources
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -82,10 +82,9 @@ class PublishedEDM(Bundle):
 
 def published_edm(source: str) -> str | None:
     """Which of NVIDIA's teachers of EDM a source names whose file is not here; None: none."""
-    if not source.endswith(".pkl") or Path(source).expanduser().exists():
-        return None
-    name = Path(source).name.removesuffix(".pkl")
-    return name if name in edm_published.PUBLISHED else None
+    name = os.path.basename(source)
+    known = name.endswith(".pkl") and name.removesuffix(".pkl") in edm_published.PUBLISHED
+    return name.removesuffix(".pkl") if known and not os.path.exists(os.path.expanduser(source)) else None
 
 
 @dataclasses.dataclass(frozen=True)

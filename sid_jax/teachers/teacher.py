@@ -24,8 +24,8 @@ PARTS = ("denoiser", "conditions", "space")
 class Sampler(Protocol):
     """How images are sampled: DDIM and its kind from a teacher, `FewStep` from a student.
 
-    num_steps: evaluations of the network.
-    guidance_scale: of classifier-free guidance; None for a student, which has none.
+    num_steps: as the sampler counts them; DDIM and `FewStep` evaluate the network once in each.
+    guidance_scale: of classifier-free guidance; None where there is none, as for a student.
     """
 
     @property
