@@ -80,8 +80,6 @@ def open_torch_file(file: Path) -> TorchFile:
         pickle = next((name for name in entries if name.rpartition("/")[2] == "data.pkl"), None)
         if pickle is None:
             raise Unexpected("no data.pkl in it, as files of torch.save have")
-        if entries.get(f"{pickle.removesuffix('data.pkl')}constants.pkl"):
-            raise Unexpected("a program of TorchScript, which is not read; a state dict is needed")
         begin, length = entries[pickle]
         value, end = interpret(opened, _STATE_DICT, begin, begin + length)
         if end != begin + length:
@@ -110,11 +108,15 @@ def _entries(file: BinaryIO) -> dict[str, tuple[int, int]]:
         raise Unexpected(f"not a zip, or not a whole one ({error}); fetch it again") from error
     if len(infos) > _MOST_ENTRIES:
         raise Unexpected(f"{len(infos)} entries in the zip; at most {_MOST_ENTRIES} are read")
+    if any(info.filename.endswith("/constants.pkl") for info in infos):
+        raise Unexpected("a program of TorchScript, which is not read; a state dict is needed")
     size = file.seek(0, 2)
     found: dict[str, tuple[int, int]] = {}
     for info in infos:
         if info.compress_type != zipfile.ZIP_STORED or info.flag_bits & 1:
             raise Unexpected(f"{shown(info.filename)} is compressed or encrypted, as nothing is in files of torch.save")
+        if not 0 <= info.header_offset <= size:
+            raise Unexpected(f"{shown(info.filename)} is beyond the end of the file")
         file.seek(info.header_offset)
         header = file.read(_LOCAL_HEADER)
         if len(header) < _LOCAL_HEADER or not header.startswith(b"PK\x03\x04"):

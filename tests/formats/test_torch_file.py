@@ -90,7 +90,7 @@ def repacked(change, **options):
 def test_what_is_no_state_dict(refusal, tmp_path):
     canary = tmp_path / "canary"
     assert "posix system" in refusal(saved({"a": Call(os.system, f"touch {canary}")}))
-    assert "builtins exec" in refusal(saved({"a": Call(exec, f"open({str(canary)!r}, 'w')")}))
+    assert "__builtin__ exec" in refusal(saved({"a": Call(exec, f"open({str(canary)!r}, 'w')")}))
     assert "torch.nn.modules" in refusal(saved(network()))
     assert "a dict of tensors is needed" in refusal(saved(torch.ones(3)))
     assert "where a tensor is needed" in refusal(saved({"epoch": 3}))
