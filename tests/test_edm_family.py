@@ -1,6 +1,5 @@
 """The family of EDM by the commands as they are: distilled with and without real images, and from a student on."""
 
-import dataclasses
 import json
 
 import jax
@@ -19,7 +18,6 @@ from sid_jax.experiment import build
 from sid_jax.experiment.networks import Regularization, first_state, networks_of
 from sid_jax.experiment.student import open_run, open_start
 from sid_jax.formats.edm_folder import Description, write_network
-from sid_jax.models.registry import NETWORK_TYPES
 from sid_jax.runtime.devices import mesh as meshes
 from sid_jax.sid import Optimizer
 from sid_jax.teachers import build as component
@@ -48,8 +46,10 @@ SIDA = [
 def write_teacher(folder, **changes):
     """A teacher with random parameters."""
     made = component("EDMPrecond", KWARGS | changes)
-    module = NETWORK_TYPES["EDMPrecond"].module(made.config, rngs=nnx.Rngs(0))
-    made = dataclasses.replace(made, params=nnx.state(module, nnx.Param))
+    rng = np.random.default_rng(0)
+    # Initial weights of EDM's networks are so small that what is dropped out would be lost in rounding.
+    params = jax.tree.map(lambda p: jnp.asarray(0.2 * rng.normal(size=p.shape), jnp.float32), made.params)
+    made = made.with_params(params)
     folder.mkdir()
     write_network(folder, Description("EDMPrecond", KWARGS | changes, 2.5, ""), *made.state_dict(), {})
 
@@ -115,7 +115,7 @@ def test_sida_goes_on_to_the_bit(place, tmp_path):
     assert student_bits(tmp_path / "straight") == student_bits(tmp_path / "cut")
     lines = metrics_of(tmp_path / "straight")
     assert lines == metrics_of(tmp_path / "cut") and len(lines) == 3
-    assert all(0 < line["discriminator_loss"] < 10 and line["adversarial_loss"] > 0 for line in lines)
+    assert all(0 < line["discriminator_loss"] < 100 and line["adversarial_loss"] > 0 for line in lines)
 
 
 def test_a_student_of_another_network(place, tmp_path):
