@@ -171,8 +171,7 @@ class PairStream:
         """See `Stream`. Raises UserError where the pairs are others."""
         if position["pairs"] != self._digest and not force:
             raise UserError(
-                "the real images are not those that this run was started with: restore them, or use another "
-                "workdir"
+                "the real images are not those that this run was started with: restore them, or use another workdir"
             )
         self._iterator.set_state(position["iterator"])
 

@@ -12,7 +12,7 @@ from flax import nnx
 from sid_jax.errors import UserError
 from sid_jax.formats.state_dict import Stored, from_params, layout, to_params
 from sid_jax.models import DenoiserModule, Execution
-from sid_jax.models.edm import layers
+from sid_jax.models.edm import init, layers
 from sid_jax.models.layers.constant import Constant
 from sid_jax.models.layers.execution import run
 from sid_jax.models.registry import NETWORK_TYPES
@@ -188,41 +188,64 @@ def test_buffers_are_held_to_the_configuration():
             read(name, factor)
 
 
-def made_here(component, compiled):
-    """The tensors of a network with initial values."""
-    state = compiled(lambda: nnx.state(NETWORK_TYPES["EDMPrecond"].module(component.config, rngs=nnx.Rngs(FAST))))()
-    return dict(from_params(component.module, state))
+def made_here(values, monkeypatch):
+    """The tensors of a network that is made here, with the spread of each law in place of its draws."""
+    monkeypatch.setattr(init, "_initializer", lambda spread, uniform: lambda key, shape, dtype: jnp.full(shape, spread))
+    component = abstract(values)
+    module = NETWORK_TYPES["EDMPrecond"].module(component.config, rngs=nnx.Rngs(FAST))
+    return {name: tensor.flat[0] for name, tensor in from_params(component.module, nnx.state(module))}
 
 
-def test_initial_values(compiled):
-    component = abstract({**SMALL, "label_dim": 3, "augment_dim": 9, "model_channels": 16})
-    tensors = made_here(component, compiled)
+def test_initial_values_of_song(monkeypatch):
+    tensors = made_here({**SMALL, "label_dim": 3, "augment_dim": 9, "model_channels": 16}, monkeypatch)
     block = "model.enc.4x4_block0"
     for name, fans, scale in (
         (f"{block}.conv0", 9 * (16 + 32), 1),
         (f"{block}.conv1", 9 * (32 + 32), 1e-5),
         (f"{block}.qkv", 32 + 96, math.sqrt(0.2)),
         (f"{block}.proj", 32 + 32, 1e-5),
+        (f"{block}.skip", 16 + 32, 1),
         (f"{block}.affine", 64 + 32, 1),
         ("model.map_layer1", 64 + 64, 1),
         ("model.map_label", 3 + 16, 1),
         ("model.map_augment", 9 + 16, 1),
         ("model.dec.8x8_aux_conv", 9 * (16 + 3), 1e-5),
     ):
-        largest = np.abs(tensors[f"{name}.weight"]).max()
-        assert largest == pytest.approx(scale * math.sqrt(6 / fans), rel=0.15) and largest <= scale * math.sqrt(
-            6 / fans
-        )
-        assert not tensors.get(f"{name}.bias", np.zeros(1)).any()
+        assert tensors[f"{name}.weight"] == pytest.approx(scale * math.sqrt(6 / fans))
+        assert tensors.get(f"{name}.bias", 0) == 0
+    assert (tensors[f"{block}.norm0.weight"], tensors[f"{block}.norm0.bias"]) == (1, 0)
 
-    adm = {**SMALL, "model_type": "DhariwalUNet", "model_channels": 64, "channel_mult": [1], "label_dim": 50}
-    component = abstract(adm)
-    tensors = made_here(component, compiled)
+
+def test_initial_values_of_dhariwal(monkeypatch):
+    adm = {**SMALL, "model_type": "DhariwalUNet", "model_channels": 64, "channel_mult": [1]}
+    tensors = made_here({**adm, "label_dim": 50, "augment_dim": 9}, monkeypatch)
     block = "model.dec.8x8_in0"
     for name, fan in ((f"{block}.conv0", 9 * 64), (f"{block}.qkv", 64), (f"{block}.affine", 256)):
-        for kind in ("weight", "bias"):
-            largest = np.abs(tensors[f"{name}.{kind}"]).max()
-            assert 0.8 / math.sqrt(fan) < largest <= 1 / math.sqrt(fan)
-    assert tensors["model.map_label.weight"].std() == pytest.approx(1, rel=0.05)  # sqrt(50) times sqrt(1 / 50)
+        assert tensors[f"{name}.weight"] == pytest.approx(1 / math.sqrt(fan))
+        assert tensors[f"{name}.bias"] == pytest.approx(1 / math.sqrt(fan))
+    assert tensors["model.map_label.weight"] == pytest.approx(1)  # sqrt(50) times sqrt(1 / 50)
     for name in (f"{block}.conv1", f"{block}.proj", "model.out_conv"):
-        assert not tensors[f"{name}.weight"].any() and not tensors[f"{name}.bias"].any()
+        assert tensors[f"{name}.weight"] == tensors[f"{name}.bias"] == 0
+    assert tensors["model.map_augment.weight"] == 0
+
+
+def test_the_draws_of_initial_values():
+    uniform = np.asarray(init.Init("xavier_uniform", 2.0).kernel_init(40, 56)(FAST, (100, 100)))
+    assert np.abs(uniform).max() == pytest.approx(0.5, rel=0.01) and uniform.min() < -0.49
+    assert uniform.std() == pytest.approx(0.5 / math.sqrt(3), rel=0.05)
+    normal = np.asarray(init.Init("kaiming_normal").kernel_init(4, 1)(FAST, (100, 100)))
+    assert normal.std() == pytest.approx(0.5, rel=0.05) and np.abs(normal).max() > 1.2
+
+
+def test_convolutions_are_those_of_the_platform():
+    def convolutions(platform):
+        values = {**SMALL, "model_channels": 64, "channel_mult": [1]}
+        component = abstract(values, execution=Execution(platform=platform))
+
+        def run(params):
+            return nnx.merge(component.graphdef, params, component.constants)(X, SIGMA)
+
+        return str(jax.make_jaxpr(run)(component.params)).count("conv_general_dilated[")
+
+    assert convolutions("gpu") == 2 + 2 * 5  # five blocks
+    assert convolutions("cpu") == 2  # with three channels, of the image
