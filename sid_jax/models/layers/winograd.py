@@ -6,6 +6,7 @@ gradient of the kernel several times slower. The transforms have the weights 1 a
 about what another order of the sum would lose.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -14,7 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 
 FEWEST_CHANNELS = 64
-"""Of input and output: with fewer the transforms cost more than the products that they save."""
+"""Of input and output: with fewer, the transforms of the images cost more than the products that they save."""
+FEWEST_PIXELS = 1024
+"""Of all images together: with fewer, so does the transform of the kernel."""
 
 _OF_KERNEL = np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]], np.float32)
 
@@ -31,11 +34,12 @@ def convolution(x: jax.Array, kernel: jax.Array, *options: Any, **more: Any) -> 
       **more: as the layer gives them.
 
     Returns:
-      `[B, H, W, D]`. Where an axis is odd, there are few channels, or a type is not float32, it is XLA's convolution.
+      `[B, H, W, D]`. Where an axis is odd, there are few channels or pixels, or a type is not float32, it is XLA's
+      convolution.
     """
     even = x.shape[1] % 2 == 0 and x.shape[2] % 2 == 0
-    wide = min(kernel.shape[2:]) >= FEWEST_CHANNELS
-    if even and wide and x.dtype == kernel.dtype == jnp.float32:
+    large = min(kernel.shape[2:]) >= FEWEST_CHANNELS and math.prod(x.shape[:3]) >= FEWEST_PIXELS
+    if even and large and x.dtype == kernel.dtype == jnp.float32:
         return conv3x3(x, kernel)
     return jax.lax.conv_general_dilated(x, kernel, *options, **more)
 

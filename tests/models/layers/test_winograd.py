@@ -18,25 +18,26 @@ def drawn(*shapes, dtype=np.float32):
 def test_outputs_and_gradients_are_those_of_the_convolution():
     x, kernel, weights = drawn((2, 6, 4, 64), (3, 3, 64, 80), (2, 6, 4, 80))
 
-    def step(convolution):
+    def step(convolution, **options):
         def loss(x, kernel):
-            out = convolution(x, kernel, **OPTIONS)
+            out = convolution(x, kernel, **options)
             return jnp.sum(weights * out), out
 
         (_, out), gradients = jax.jit(jax.value_and_grad(loss, (0, 1), has_aux=True))(x, kernel)
         return out, *gradients
 
-    for ours, expected in zip(step(winograd.convolution), step(jax.lax.conv_general_dilated), strict=True):
+    for ours, expected in zip(step(winograd.conv3x3), step(jax.lax.conv_general_dilated, **OPTIONS), strict=True):
         np.testing.assert_allclose(ours, expected, atol=1e-5 * np.abs(expected).max())
 
 
 @pytest.mark.parametrize(
     ("shape", "channels", "dtype", "used"),
     [
-        pytest.param((2, 6, 4, 64), 64, np.float32, True, id="wide"),
-        pytest.param((2, 6, 3, 64), 64, np.float32, False, id="odd"),
-        pytest.param((2, 6, 4, 64), 3, np.float32, False, id="few-channels"),
-        pytest.param((2, 6, 4, 64), 64, jnp.bfloat16, False, id="half-precision"),
+        pytest.param((4, 16, 16, 64), 64, np.float32, True, id="large"),
+        pytest.param((4, 16, 17, 64), 64, np.float32, False, id="odd"),
+        pytest.param((4, 16, 16, 64), 3, np.float32, False, id="few-channels"),
+        pytest.param((3, 16, 16, 64), 64, np.float32, False, id="few-pixels"),
+        pytest.param((4, 16, 16, 64), 64, jnp.bfloat16, False, id="half-precision"),
     ],
 )
 def test_where_it_is_used(shape, channels, dtype, used):
