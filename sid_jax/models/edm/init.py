@@ -41,7 +41,11 @@ def _initializer(spread: float, uniform: bool) -> Initializer:
     def draw(key: jax.Array, shape: tuple[int, ...], dtype: jax.typing.DTypeLike = jnp.float32) -> jax.Array:
         if spread == 0:
             return jnp.zeros(shape, dtype)
-        values = jax.random.uniform(key, shape, minval=-1, maxval=1) if uniform else jax.random.normal(key, shape)
+        values = (
+            jax.random.uniform(key, shape, jnp.float32, -1, 1)
+            if uniform
+            else jax.random.normal(key, shape, jnp.float32)
+        )
         return (spread * values).astype(dtype)
 
     return draw

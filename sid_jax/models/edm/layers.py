@@ -124,7 +124,7 @@ class FourierEmbedding(nnx.Module):
     """
 
     def __init__(self, channels: int, *, rngs: nnx.Rngs) -> None:
-        self.freqs = Constant(16 * jax.random.normal(rngs.params(), (channels // 2,)))
+        self.freqs = Constant(16 * jax.random.normal(rngs.params(), (channels // 2,), jnp.float32))
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """`[B]` -> `[B, channels]`, float32: all cosines, then all sines."""
@@ -249,5 +249,5 @@ class UNetBlock(nnx.Module):
 
 def _dropout(key: jax.Array, x: jax.Array, probability: float) -> jax.Array:
     """Zeros with a probability, and the rest scaled up to the same mean."""
-    kept = jax.random.bernoulli(key, 1 - probability, x.shape)
+    kept = jax.random.bernoulli(key, jnp.float32(1 - probability), x.shape)
     return jnp.where(kept, x / (1 - probability), jnp.zeros((), x.dtype))

@@ -4,6 +4,7 @@ import inspect
 import math
 
 import jax
+import jax.extend
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -104,7 +105,7 @@ def collect(jaxpr, found):
     for equation in jaxpr.eqns:
         if equation.primitive.name in found:
             found[equation.primitive.name] |= {str(each.aval.dtype) for each in equation.invars}
-        for inner in jax.core.jaxprs_in_params(equation.params):
+        for inner in jax.extend.core.jaxprs_in_params(equation.params):
             collect(inner, found)
 
 
