@@ -121,7 +121,7 @@ def test_sida_goes_on_to_the_bit(place, tmp_path):
 def test_a_student_of_another_network(place, tmp_path):
     write_teacher(tmp_path / "other", num_blocks=2)
     config = config_of(place, student=str(tmp_path / "other"))
-    with pytest.raises(UserError, match=r"^config key student: .*other is of another network than the teacher "):
+    with pytest.raises(UserError, match=r"^config key student: .*other has other tensors than the teacher "):
         open_start(config, build.open_teacher(config), meshes.make_mesh())
 
 
@@ -134,7 +134,7 @@ def test_augmentation_is_of_teachers_that_know_it(place, tmp_path):
 
 
 def test_dropout_and_augmentation_of_the_networks(place):
-    """A pass repeated with another key differs, more at a higher rate; without a key, or at rate 0, it does not."""
+    """A pass repeated with another key differs, more at a higher rate; at rate 0 it does not."""
     rng = np.random.default_rng(0)
     x, t = rng.normal(size=(2, 8, 8, 3)).astype(np.float32), jnp.ones(2)
     cond, keys = {"class_labels": jnp.arange(2)}, [jax.random.key(seed) for seed in range(8)]
@@ -145,8 +145,7 @@ def test_dropout_and_augmentation_of_the_networks(place):
         call = jax.jit(lambda key, teacher=teacher, networks=networks: networks.denoiser(
             teacher.denoiser.whole, x, t, cond, key
         ))  # fmt: skip
-        spread[rate] = np.std([call(key) for key in keys], axis=0).mean()
-        np.testing.assert_array_equal(call(None), call(None))
+        spread[rate] = np.ptp([call(key) for key in keys], axis=0).mean()
     assert spread[0.9] > spread[None] > 0 == spread[0.0]
     images, told = networks.augment(keys[0], x, cond)
     assert told["augment_labels"].shape == (2, 9) and told["class_labels"] is cond["class_labels"]
