@@ -4,7 +4,6 @@ Such a file is a dict, whose `ema` is a network by its state: parameters, buffer
 attributes. Its classes come with their source, which NVIDIA's loader runs; here it is not even read.
 """
 
-import contextlib
 import math
 import os
 from collections.abc import Iterator, Mapping
@@ -20,7 +19,7 @@ from sid_jax.formats.finite import is_finite
 from sid_jax.formats.legacy_storage import BEGINS, Blob, blob_of, values_of
 from sid_jax.formats.opcodes import Allowed, LongText, Payload, Refused, Set, Unexpected, interpret, shown
 from sid_jax.formats.state_dict import Stored
-from sid_jax.formats.torch_tensors import Values, View, empty_dict, tensor_rules
+from sid_jax.formats.torch_tensors import PlacedTensors, Values, View, empty_dict, refusals, tensor_rules
 from sid_jax.runtime.storage.impostors import FIRST_BYTES, what_it_is
 from sid_jax.runtime.storage.small_files import reading_regular
 
@@ -56,28 +55,16 @@ class _NumberType:
     little_endian: bool = False
 
 
-@dataclass(frozen=True)
-class PickledTensors:
-    """The tensors of one network; see `bundle.Tensors`."""
-
-    where: Path
-    stored: Mapping[str, Stored]
-    _views: Mapping[str, tuple[View, Values]]
-
-    @property
-    def files(self) -> tuple[Path, ...]:
-        """The one file."""
-        return (self.where,)
+class PickledTensors(PlacedTensors):
+    """The tensors of one network, in float32, in the order of PyTorch's state dict."""
 
     def tensors(self) -> Iterator[tuple[str, np.ndarray]]:
-        """Pairs of name and array, in the order of PyTorch's state dict; each array is read when it is asked for."""
-        with reading_regular(self.where) as file:
-            for name, (view, values) in self._views.items():
-                with _refusals(self.where):
-                    array = view.read(file, values).astype(np.float32, copy=False)
-                if not is_finite(array):
-                    raise UserError(f"{self.where}: tensor {name} has values that are not finite (NaN or infinite)")
-                yield name, array
+        """See `PlacedTensors`. Raises UserError for one with values that are not finite."""
+        for name, array in super().tensors():
+            array = array.astype(np.float32, copy=False)
+            if not is_finite(array):
+                raise UserError(f"{self.where}: tensor {name} has values that are not finite (NaN or infinite)")
+            yield name, array
 
 
 class EDMPickle(Bundle):
@@ -96,7 +83,7 @@ class EDMPickle(Bundle):
 
     def __init__(self, file: Path, source: str = ""):
         self.file, self.source = file, source or str(file)
-        with reading_regular(file) as opened, _refusals(file):
+        with reading_regular(file) as opened, refusals(file):
             network, is_alone = _ema(opened)
             self.kind, self.kind_at = _kind(network), f"{file}: the class of ema"
             self._config = _config(network)
@@ -139,15 +126,6 @@ def check_part(part: str) -> None:
     """Raises ValueError for another part than the one that such bundles have."""
     if part != PART:
         raise ValueError(f"such files have the part {PART}, not {part}")
-
-
-@contextlib.contextmanager
-def _refusals(file: Path) -> Iterator[None]:
-    """A context in which what is refused is one line that names the file."""
-    try:
-        yield
-    except (Refused, Unexpected) as error:
-        raise UserError(f"{file}: {error}") from error
 
 
 def _as_student(name: str, config: Mapping[str, Any]) -> dict[str, Any]:

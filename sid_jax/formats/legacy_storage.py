@@ -6,8 +6,8 @@ It is five pickles, one after the other, then the number of values and the value
 import struct
 from typing import Any, BinaryIO, NamedTuple
 
-from sid_jax.formats.opcodes import Allowed, Global, Payload, Refused, Unexpected, interpret, shown
-from sid_jax.formats.torch_tensors import Values
+from sid_jax.formats.opcodes import Allowed, Payload, Refused, Unexpected, interpret, shown
+from sid_jax.formats.torch_tensors import Values, is_count, storage_of
 
 _MAGIC, _VERSION = 0x1950A86A20F9469CFC6C, 1001
 BEGINS = b"\x80\x02\x8a\x0a" + _MAGIC.to_bytes(10, "little")
@@ -67,14 +67,10 @@ def values_of(file: BinaryIO, blob: Blob) -> Values:
 
 def _identified(value: Any) -> _Id:
     """What the persistent id of a storage says."""
-    if not isinstance(value, tuple) or len(value) != 6:
-        raise Unexpected("a persistent id of another form than a storage's")
-    kind, cls, key, device, count, rest = value
-    if kind != "storage" or not isinstance(cls, Global) or not isinstance(key, str) or not isinstance(device, str):
-        raise Unexpected("a persistent id of another form than a storage's")
-    if str(cls) != _FLOATS:
+    cls, key, count = storage_of(value, length=6)
+    if cls != _FLOATS:
         raise Unexpected(f"a {cls}; networks of this kind are stored as {_FLOATS}")
-    if not isinstance(count, int) or isinstance(count, bool) or count < 1 or rest is not None:
+    if not is_count(count, 1) or value[-1] is not None:
         raise Unexpected(f"a storage of {shown(count)} values, or that is part of another")
     return _Id(key, count)
 

@@ -4,21 +4,27 @@ The pickle is read by the interpreter of `opcodes`, so nothing in it is executed
 Inception, are published in this form.
 """
 
-import contextlib
 import struct
 import zipfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 import ml_dtypes  # noqa: F401  (makes "bfloat16" a type that numpy knows)
 import numpy as np
 
-from sid_jax.errors import UserError
-from sid_jax.formats.opcodes import Allowed, Global, Refused, Unexpected, interpret, shown
+from sid_jax.formats.opcodes import Allowed, Refused, Unexpected, interpret, shown
 from sid_jax.formats.state_dict import Stored
-from sid_jax.formats.torch_tensors import Values, View, empty_dict, tensor_rules
+from sid_jax.formats.torch_tensors import (
+    PlacedTensors,
+    Values,
+    View,
+    empty_dict,
+    is_count,
+    refusals,
+    storage_of,
+    tensor_rules,
+)
 from sid_jax.runtime.storage.impostors import FIRST_BYTES, what_it_is
 from sid_jax.runtime.storage.small_files import reading_regular
 
@@ -42,28 +48,7 @@ class _Dict(dict[str, Any]):
     """An OrderedDict, which may be given attributes afterwards; of a state dict's none says anything of a tensor."""
 
 
-@dataclass(frozen=True)
-class TorchFile:
-    """The tensors of a state dict; see `bundle.Tensors`."""
-
-    where: Path
-    stored: Mapping[str, Stored]
-    _views: Mapping[str, tuple[View, Values]]
-
-    @property
-    def files(self) -> tuple[Path, ...]:
-        """The one file."""
-        return (self.where,)
-
-    def tensors(self) -> Iterator[tuple[str, np.ndarray]]:
-        """Pairs of name and array, in the order of the file; each array is read when it is asked for."""
-        with reading_regular(self.where) as file:
-            for name, (view, values) in self._views.items():
-                with _refusals(self.where):
-                    yield name, view.read(file, values)
-
-
-def open_torch_file(file: Path) -> TorchFile:
+def open_torch_file(file: Path) -> PlacedTensors:
     """Opens a state dict; no tensor is read.
 
     Args:
@@ -72,7 +57,7 @@ def open_torch_file(file: Path) -> TorchFile:
     Raises:
       UserError: there is no such file, or it is something else; one line with the file, the place and the reason.
     """
-    with reading_regular(file) as opened, _refusals(file):
+    with reading_regular(file) as opened, refusals(file):
         start = opened.read(FIRST_BYTES)
         if known := what_it_is(start):
             raise Unexpected(f"not a file of torch.save, but {known}")
@@ -87,16 +72,7 @@ def open_torch_file(file: Path) -> TorchFile:
         views = dict(_views(value))
         placed = {name: (view, _values(view, entries, pickle)) for name, view in views.items()}
     stored = {name: Stored(view.size, view.storage.dtype) for name, view in views.items()}
-    return TorchFile(file, stored, placed)
-
-
-@contextlib.contextmanager
-def _refusals(file: Path) -> Iterator[None]:
-    """A context in which what is refused is one line that names the file."""
-    try:
-        yield
-    except (Refused, Unexpected) as error:
-        raise UserError(f"{file}: {error}") from error
+    return PlacedTensors(file, stored, placed)
 
 
 def _entries(file: BinaryIO) -> dict[str, tuple[int, int]]:
@@ -158,16 +134,12 @@ def _values(view: View, entries: Mapping[str, tuple[int, int]], pickle: str) -> 
 
 
 def _identified(value: Any) -> _Storage:
-    if not isinstance(value, tuple) or len(value) != 5:
-        raise Unexpected("a persistent id of another form than a storage's")
-    kind, cls, key, device, numbers = value
-    if kind != "storage" or not isinstance(cls, Global) or not isinstance(key, str) or not isinstance(device, str):
-        raise Unexpected("a persistent id of another form than a storage's")
-    if str(cls) not in _TYPES:
+    cls, key, numbers = storage_of(value, length=5)
+    if cls not in _TYPES:
         raise Unexpected(f"a {cls}; {', '.join(_TYPES)} are read")
-    if not isinstance(numbers, int) or isinstance(numbers, bool) or numbers < 0:
+    if not is_count(numbers):
         raise Unexpected(f"a storage of {shown(numbers)} values")
-    return _Storage(key, _TYPES[str(cls)], numbers)
+    return _Storage(key, _TYPES[cls], numbers)
 
 
 def _ordered(arguments: tuple[Any, ...]) -> _Dict:

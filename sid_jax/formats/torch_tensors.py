@@ -1,13 +1,18 @@
 """Tensors in PyTorch's pickles: a view of a storage, whose values are read when their turn comes."""
 
+import contextlib
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
-from sid_jax.formats.opcodes import Rule, Unexpected, shown
+from sid_jax.errors import UserError
+from sid_jax.formats.opcodes import Global, Refused, Rule, Unexpected, shown
+from sid_jax.formats.state_dict import Stored
+from sid_jax.runtime.storage.small_files import reading_regular
 
 _MOST_AXES = 8
 
@@ -79,6 +84,53 @@ class View:
         return True
 
 
+@dataclass(frozen=True)
+class PlacedTensors:
+    """The tensors of a file, each a view of values of it; see `bundle.Tensors`."""
+
+    where: Path
+    stored: Mapping[str, Stored]
+    _views: Mapping[str, tuple[View, Values]]
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The one file."""
+        return (self.where,)
+
+    def tensors(self) -> Iterator[tuple[str, np.ndarray]]:
+        """Pairs of name and array, in the order of the file; each array is read when it is asked for."""
+        with reading_regular(self.where) as file:
+            for name, (view, values) in self._views.items():
+                with refusals(self.where):
+                    array = view.read(file, values)
+                yield name, array
+
+
+@contextlib.contextmanager
+def refusals(file: Path) -> Iterator[None]:
+    """A context in which what is refused is one line that names the file."""
+    try:
+        yield
+    except (Refused, Unexpected) as error:
+        raise UserError(f"{file}: {error}") from error
+
+
+def storage_of(value: Any, length: int) -> tuple[str, str, Any]:
+    """What the persistent id of a storage says, a tuple of this length: its class, its key, and how many values it has.
+
+    The number may be anything yet.
+
+    Raises:
+      Unexpected: it is of another form.
+    """
+    if not isinstance(value, tuple) or len(value) != length:
+        raise Unexpected("a persistent id of another form than a storage's")
+    kind, cls, key, device, numbers, *_ = value
+    if kind != "storage" or not isinstance(cls, Global) or not isinstance(key, str) or not isinstance(device, str):
+        raise Unexpected("a persistent id of another form than a storage's")
+    return str(cls), key, numbers
+
+
 def tensor_rules(storage: type) -> Mapping[str, Rule]:
     """How PyTorch's pickles make tensors and parameters, of storages for which such a class stands."""
 
@@ -114,7 +166,12 @@ def empty_dict(arguments: tuple[Any, ...]) -> dict[str, Any]:
 
 
 def _are_counts(values: Iterable[Any], least: int) -> bool:
-    return all(isinstance(n, int) and not isinstance(n, bool) and n >= least for n in values)
+    return all(is_count(n, least) for n in values)
+
+
+def is_count(value: Any, least: int = 0) -> bool:
+    """Whether a value is an int, no truth value, and at least `least`."""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
 def _is_empty(value: Any) -> bool:
