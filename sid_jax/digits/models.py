@@ -7,8 +7,10 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from sid_jax.config import check_numbers
 from sid_jax.digits import pixels, pretrain
-from sid_jax.errors import UserError
+from sid_jax.errors import UserError, user_errors_from
+from sid_jax.sid import seed_words
 
 MODELS = {"stable_diffusion": pretrain, "edm": pixels}
 """Modules with `default()`, every setting, and `pretrain(config, out)`."""
@@ -26,7 +28,11 @@ def make(config: ConfigDict, out: Path) -> None:
     Raises:
       UserError: there is no such model; the data or the folder can't be used, or a setting makes no network.
     """
-    _module_of(config).pretrain(config, out)
+    model = _module_of(config)
+    check_numbers(config)
+    with user_errors_from("config"):
+        seed_words(config.seed)
+    model.pretrain(config, out)
 
 
 def _module_of(config: Mapping[str, Any]) -> ModuleType:

@@ -9,25 +9,19 @@ import numpy as np
 from flax import nnx
 from ml_collections import ConfigDict
 
-from sid_jax.config import check_numbers
 from sid_jax.digits import prompts as digits
 from sid_jax.digits.card import data_named, rows_of
 from sid_jax.digits.classifier import train_metric
 from sid_jax.digits.fit import Schedule, fit
-from sid_jax.digits.metric import DigitsMetric
 from sid_jax.digits.networks import initialised
-from sid_jax.digits.pretrain import classifier_defaults
-from sid_jax.errors import user_errors_from
-from sid_jax.experiment.images import ImageProgram
-from sid_jax.families.open import open_source, open_teacher
-from sid_jax.formats.edm_folder import Description, write_network
+from sid_jax.digits.pretrain import classifier_defaults, measure
+from sid_jax.families.edm import save_network, teacher_of
+from sid_jax.formats.edm_folder import Description
 from sid_jax.models.edm.augment import LABELS
 from sid_jax.models.edm.augment import augment as augmented
 from sid_jax.runtime.run.log import make_workdir
-from sid_jax.runtime.storage.folders import appearing
-from sid_jax.sid import EDM, Condition, Draw, LogNormalKarras, fake_loss, seed_words
+from sid_jax.sid import EDM, Condition, Draw, LogNormalKarras, fake_loss
 from sid_jax.teachers import Component, build
-from sid_jax.teachers.teacher import PARTS, Teacher
 
 _LICENCE = "CC BY-SA 3.0"  # of MNIST, which the network was trained on
 
@@ -38,7 +32,7 @@ A class-conditional diffusion model of MNIST digits, {side}x{side}, grey, for tr
 a SongUNet ({parameters:,} parameters) under EDM's preconditioning, as the teachers of Karras et al. 2022 (arXiv
 2206.00364) are, with their augmentation; its classes are the digits.
 
-    python -m sid_jax.sample --model bundled:edm_digits --classes 0-9 --n 8 --out digits
+    python -m sid_jax.sample --model . --classes 0-9 --n 8 --out digits
 
 ## How it was made
 
@@ -84,14 +78,11 @@ def default() -> ConfigDict:
 
 
 def pretrain(config: ConfigDict, out: Path) -> None:
-    """Trains a metric network for small pictures and the teacher, and writes them into `out`.
+    """Trains a metric network for small pictures and the teacher, and writes them into `out`; see `models.make`.
 
     Raises:
       UserError: the data or the folder can't be used, or a setting makes no network.
     """
-    check_numbers(config)
-    with user_errors_from("config"):
-        seed_words(config.seed)
     denoiser = build("EDMPrecond", init_kwargs(config.network), where="config")
     pictures, labels = digits.load_mnist(config.data)
     pictures = reduced(pictures, config.network.resolution)
@@ -101,11 +92,11 @@ def pretrain(config: ConfigDict, out: Path) -> None:
     metric.save(out / "edm_digits_metric")
 
     denoiser = train_denoiser(denoiser, pictures[..., :1], labels, seed=config.seed, **config.diffusion)
+    teacher = teacher_of(denoiser)
+    samplers = {steps: teacher.sampler(steps) for steps in config.evaluate.steps}
+    rows = measure(teacher, metric, [i % 10 for i in range(config.evaluate.samples)], "steps", samplers)
     description = Description(denoiser.class_name, denoiser.config_json, EDM().default_start(1), _LICENCE)
-    with appearing(out / "edm_digits") as new:
-        write_network(new, description, *denoiser.state_dict(), {})
-        rows = measure(open_teacher(open_source(str(new))).load(*PARTS), metric, config.evaluate)
-        (new / "README.md").write_text(_card(denoiser, config, rows), encoding="utf-8")
+    save_network(out / "edm_digits", denoiser, description, said={}, card=_card(denoiser, config, rows))
     print(f"wrote {out / 'edm_digits'} and {out / 'edm_digits_metric'}")
 
 
@@ -161,19 +152,6 @@ def train_denoiser(
 
     data = (jnp.asarray(images), jnp.asarray(labels))
     return denoiser.with_params(fit("diffusion", loss, denoiser.params, data, Schedule(**options), seed=seed))
-
-
-def measure(teacher: Teacher, metric: DigitsMetric, settings: ConfigDict) -> list[dict[str, float]]:
-    """The metric of the teacher's images with each number of steps of `settings`."""
-    asked = [i % 10 for i in range(settings.samples)]
-    rows = []
-    for steps in settings.steps:
-        program = ImageProgram(teacher, teacher.sampler(steps), metric.resolution)
-        rows.append({"steps": steps, **metric(program(teacher.denoiser.params, asked, 0), asked)})
-        print(
-            "{steps} steps: Frechet distance {frechet_distance:.2f}, accuracy {prompt_accuracy:.4f}".format(**rows[-1])
-        )
-    return rows
 
 
 def _card(denoiser: Component, config: ConfigDict, rows: list[dict[str, float]]) -> str:

@@ -2,12 +2,12 @@
 
 import dataclasses
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 from ml_collections import ConfigDict
 
-from sid_jax.config import check_numbers
 from sid_jax.digits import networks
 from sid_jax.digits import prompts as digits
 from sid_jax.digits.autoencoder import encode, train_autoencoder
@@ -17,15 +17,14 @@ from sid_jax.digits.diffusion import Pairs, train_diffusion
 from sid_jax.digits.metric import DigitsMetric
 from sid_jax.digits.networks import MODEL_INDEX, SCHEDULER
 from sid_jax.digits.tokenizer import write_tokenizer
-from sid_jax.errors import user_errors_from
 from sid_jax.experiment.images import ImageProgram
 from sid_jax.families.diffusers_export import save_pipeline
 from sid_jax.families.pipeline import Pipeline
 from sid_jax.families.schedulers import process_of
 from sid_jax.families.stable_diffusion import teacher_of
 from sid_jax.runtime.run.log import make_workdir
-from sid_jax.sid import seed_words
-from sid_jax.teachers.teacher import Teacher
+from sid_jax.teachers.conditions import Asked
+from sid_jax.teachers.teacher import Sampler, Teacher
 
 
 def default() -> ConfigDict:
@@ -74,14 +73,11 @@ def classifier_defaults() -> ConfigDict:
 
 
 def pretrain(config: ConfigDict, out: Path) -> None:
-    """Trains the metric network and the teacher, and writes them into `out`.
+    """Trains the metric network and the teacher, and writes them into `out`; `models.make` calls it.
 
     Raises:
       UserError: the data or the folder can't be used, or a setting makes no network.
     """
-    check_numbers(config)
-    with user_errors_from("config"):
-        seed_words(config.seed)
     pictures, labels = digits.load_mnist(config.data)
     images = pictures.astype(np.float32) / 127.5 - 1
     prompts = digits.all_prompts()
@@ -116,23 +112,32 @@ def pretrain(config: ConfigDict, out: Path) -> None:
     pipeline = dataclasses.replace(pipeline, unet=unet, text_encoders=(text,))
 
     # ---- The folder, with what the teacher can do at each guidance scale.
-    rows = measure(teacher_of(pipeline), metric, config.evaluate)
+    teacher, settings = teacher_of(pipeline), config.evaluate
+    samplers = {scale: teacher.sampler(settings.steps, scale) for scale in settings.guidance}
+    asked = [prompts[i % len(prompts)] for i in range(settings.samples)]
+    rows = measure(teacher, metric, asked, "guidance", samplers)
     save_pipeline(out / "digits", pipeline, texts={"README.md": model_card(pipeline, config, rows)})
     shutil.rmtree(out / "digits_tokenizer")
     print(f"wrote {out / 'digits'}, {out / 'digits_metric'} and {out / 'digits_prompts.txt'}")
 
 
-def measure(teacher: Teacher, metric: DigitsMetric, settings: ConfigDict) -> list[dict[str, float]]:
-    """The metric of the teacher's images at each guidance scale of `settings`."""
-    prompts = digits.all_prompts()
-    asked = [prompts[i % len(prompts)] for i in range(settings.samples)]
+def measure(
+    teacher: Teacher, metric: DigitsMetric, asked: Asked, column: str, samplers: Mapping[float, Sampler]
+) -> list[dict[str, float]]:
+    """The metric of the teacher's images by each sampler: rows of its card.
+
+    Args:
+      teacher: with all parameters.
+      metric: of images of the teacher's resolution.
+      asked: what is asked for, one of it for each image.
+      column: what the samplers differ in.
+      samplers: by what the column says of each.
+    """
     rows = []
-    for scale in settings.guidance:
-        program = ImageProgram(teacher, teacher.sampler(settings.steps, scale), teacher.space.resolution)
-        rows.append({"guidance": scale, **metric(program(teacher.denoiser.params, asked, 0), asked)})
-        print(
-            "guidance {guidance}: Frechet distance {frechet_distance:.2f}, accuracy {prompt_accuracy:.4f}".format(
-                **rows[-1]
-            )
-        )
+    for value, sampler in samplers.items():
+        program = ImageProgram(teacher, sampler, metric.resolution)
+        found = metric(program(teacher.denoiser.params, asked, 0), asked)
+        rows.append({column: value, **found})
+        said = "Frechet distance {frechet_distance:.2f}, accuracy {prompt_accuracy:.4f}".format(**found)
+        print(f"{column} {value}: {said}")
     return rows

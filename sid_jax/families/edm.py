@@ -40,15 +40,25 @@ def open_teacher(bundle: Bundle) -> Teacher:
       UserError: the network is not supported, or its file records that it computes something else than ours.
     """
     denoiser = component_of(bundle, PART, bundle.kind)
-    config: PrecondConfig = denoiser.config
     check_recorded(denoiser, bundle.recorded, bundle.source)
+    return teacher_of(denoiser, bundle)
+
+
+def teacher_of(denoiser: Component, bundle: Bundle | None = None) -> Teacher:
+    """The teacher that a network is.
+
+    Args:
+      denoiser: the network.
+      bundle: where it is from; None: it was made here.
+    """
+    config: PrecondConfig = denoiser.config
     process = EDM(sigma_data=getattr(config, "sigma_data", EDM.sigma_data))
     return Teacher(
         denoiser=denoiser,
         process=process,
         conditions=LabelConditions(config.label_dim),
         space=PixelSpace(config.img_resolution, config.img_channels),
-        sampler=functools.partial(sampler_of, bundle.kind, config, process),
+        sampler=functools.partial(sampler_of, denoiser.class_name, config, process),
         write=functools.partial(_write_student, denoiser, bundle),
         augment=_augment if config.network.augment_dim == LABELS else None,
     )
@@ -115,15 +125,16 @@ def save_network(
 
 
 def _write_student(
-    denoiser: Component, bundle: Bundle, folder: str | Path, student: Export, *, overwrite: bool = False
+    denoiser: Component, bundle: Bundle | None, folder: str | Path, student: Export, *, overwrite: bool = False
 ) -> None:
     """Writes a student of a teacher; see `teachers.teacher.Writer`."""
     made = denoiser.load_constants().made_of(student.params)
     start = float(student.sampler.start)
-    description = Description(denoiser.class_name, denoiser.config_json, start, bundle.licence)
+    licence, place = (bundle.licence, _place_of(bundle)) if bundle else ("", None)
+    description = Description(denoiser.class_name, denoiser.config_json, start, licence)
     said = {"config": dict(student.settings), "step": student.step}
     card = card_of_student(student, description)
-    save_network(folder, made, description, said=said, card=card, source=_place_of(bundle), overwrite=overwrite)
+    save_network(folder, made, description, said=said, card=card, source=place, overwrite=overwrite)
 
 
 def convert(bundle: Bundle, folder: str | Path, *, licence: str | None = None, overwrite: bool = False) -> None:
