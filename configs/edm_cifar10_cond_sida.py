@@ -11,18 +11,8 @@ Published: FID 1.396, the best of SiDA and SiD2A; the student of SiDA after 293 
 """
 
 import edm_cifar10_cond_sid
+from edm_cifar10_uncond_sida import sida
 
 
 def get_config():
-    c = edm_cifar10_cond_sid.get_config()
-    c.images = 300_000_000
-    c.sid.alpha = 1.0
-
-    c.gan.form = "sida"
-    c.gan.lambda_d = 1.0
-    c.gan.lambda_g = 0.01
-    c.gan.freeze = 100_000
-    c.gan.start = 200_000
-    c.gan.group = 32  # a GPU's share of a batch, of which there were four
-    c.optimizer.clip_fake = 1.0
-    return c
+    return sida(edm_cifar10_cond_sid.get_config(), images=300_000_000, group=32)

@@ -14,15 +14,23 @@ import edm_cifar10_uncond_sid
 
 
 def get_config():
-    c = edm_cifar10_uncond_sid.get_config()
-    c.images = 300_000_000
+    return sida(edm_cifar10_uncond_sid.get_config(), images=300_000_000, group=32)
+
+
+def sida(c, images, group):
+    """The config of a run of SiD as one of SiDA, of so many images; the other data sets' configs call it too.
+
+    group: a GPU's share of a batch, of which there were four; a cross entropy is averaged over it.
+    """
+    c.images = images
     c.sid.alpha = 1.0
+    c.optimizer.generator_beta1 = 0.0
 
     c.gan.form = "sida"
     c.gan.lambda_d = 1.0
     c.gan.lambda_g = 0.01
     c.gan.freeze = 100_000
     c.gan.start = 200_000
-    c.gan.group = 32  # a GPU's share of a batch, of which there were four
+    c.gan.group = group
     c.optimizer.clip_fake = 1.0
     return c

@@ -11,19 +11,8 @@ Published: FID 1.040, the best of SiDA and SiD2A; the student of SiDA after 186 
 """
 
 import edm_ffhq64_sid
+from edm_cifar10_uncond_sida import sida
 
 
 def get_config():
-    c = edm_ffhq64_sid.get_config()
-    c.images = 200_000_000
-    c.sid.alpha = 1.0
-    c.optimizer.generator_beta1 = 0.0
-
-    c.gan.form = "sida"
-    c.gan.lambda_d = 1.0
-    c.gan.lambda_g = 0.01
-    c.gan.freeze = 100_000
-    c.gan.start = 200_000
-    c.gan.group = 64  # a GPU's share of a batch, of which there were four
-    c.optimizer.clip_fake = 1.0
-    return c
+    return sida(edm_ffhq64_sid.get_config(), images=200_000_000, group=64)
