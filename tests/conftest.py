@@ -5,9 +5,11 @@ import subprocess
 import sys
 import tempfile
 
-# Small networks take longer to compile than to run: LLVM's optimisations are left out, before JAX starts.
+# Small networks take longer to compile than to run. LLVM's optimisations are left out, before JAX starts; so are XLA's
+# newer emitters of loops, and the splitting of a program for more cores than there are: both are slower here.
 os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "") + " --xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+    " --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
 )
 
 # As `plan` has it for itself: the plugin of GPUs does not compile for them where JAX looks for one here.
@@ -98,7 +100,8 @@ def eight_devices():
     """Runs a program in a process of its own, with arguments, on 8 simulated devices; returns what it printed."""
 
     def run(program, *arguments):
-        simulated = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
+        flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=8"
+        simulated = {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
         command = [sys.executable, "-c", program, *map(str, arguments)]
         done = subprocess.run(command, env=os.environ | simulated, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr

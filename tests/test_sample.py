@@ -41,7 +41,7 @@ def makes(tiny, tmp_path):
 
 
 def test_every_seed_of_pytorch_has_pictures_of_its_own(makes):
-    seeds = (0, 5, 2**31 - 1, 2**31, 2**32, 2**32 + 5, 2**63, 2**64 - 1)
+    seeds = (5, 2**31 + 5, 2**32 + 5, 2**64 - 1)
     made = [makes(f"seed-{seed}", f"--seed={seed}")["0000.png"] for seed in seeds]
     assert len(set(made)) == len(seeds)
 

@@ -50,7 +50,7 @@ def check(actual, expected, what, tolerance):
     return error
 
 
-def compare(compiled, class_name, init_kwargs, execution, sigmas=SIGMAS, tolerance=1e-5):
+def compare(class_name, init_kwargs, execution, sigmas=SIGMAS, tolerance=1e-5):
     """Holds output, features and all gradients to PyTorch's, and says how large the largest errors are."""
     torch.manual_seed(0)
     theirs = varied(PRECONDITIONERS[class_name](**init_kwargs))
@@ -74,7 +74,7 @@ def compare(compiled, class_name, init_kwargs, execution, sigmas=SIGMAS, toleran
         output, features = module.with_features(x, sigmas, class_labels=labels, augment_labels=augment)
         return jnp.sum(output * np.moveaxis(weights, 1, -1)), (output, features)
 
-    step = compiled(jax.value_and_grad(run, argnums=(0, 1), has_aux=True), params, np.moveaxis(x, 1, -1))
+    step = jax.jit(jax.value_and_grad(run, argnums=(0, 1), has_aux=True))
     (_, (ours, features)), (of_params, of_x) = step(params, np.moveaxis(x, 1, -1))
 
     def nchw(array):
@@ -102,14 +102,14 @@ def compare(compiled, class_name, init_kwargs, execution, sigmas=SIGMAS, toleran
         pytest.param("iDDPMPrecond", {**ADM, **SMALLEST, **WIDE, **AUGMENT}, None, id="iddpm"),
     ],
 )
-def test_outputs_and_gradients_are_pytorch_s(class_name, init_kwargs, execution, compiled):
+def test_outputs_and_gradients_are_pytorch_s(class_name, init_kwargs, execution):
     torch.set_num_threads(1)
-    compare(compiled, class_name, init_kwargs, execution)
+    compare(class_name, init_kwargs, execution)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["edm-cifar10-32x32-cond-vp", "edm-ffhq-64x64-uncond-ve", "edm-imagenet-64x64-cond-adm"]
 )
-def test_published_shapes(name, compiled):
-    compare(compiled, "EDMPrecond", PUBLISHED[name], Execution(), np.array([0.9], np.float32), 1e-4)
+def test_published_shapes(name):
+    compare("EDMPrecond", PUBLISHED[name], Execution(), np.array([0.9], np.float32), 1e-4)
