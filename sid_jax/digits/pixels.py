@@ -1,5 +1,7 @@
 """Makes a small class-conditional EDM of handwritten digits, in pixels: the other teacher of the package."""
 
+import io
+import json
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from ml_collections import ConfigDict
+from PIL import Image
 
+from sid_jax.data.sources.image_zip import LABELS as LABELS_FILE
 from sid_jax.digits import prompts as digits
 from sid_jax.digits.card import data_named, rows_of
 from sid_jax.digits.classifier import train_metric
@@ -20,6 +24,7 @@ from sid_jax.formats.edm_folder import Description
 from sid_jax.models.edm.augment import LABELS
 from sid_jax.models.edm.augment import augment as augmented
 from sid_jax.runtime.run.log import make_workdir
+from sid_jax.runtime.storage.zips import member, zip_appearing
 from sid_jax.sid import EDM, Condition, Draw, LogNormalKarras, fake_loss
 from sid_jax.teachers import Component, build
 
@@ -45,6 +50,8 @@ from nothing. What it can do, on {samples:,} images by Heun's sampler, by the cl
 |---|---|---|
 {rows}
 
+The same pictures, with their labels, are in `edm_digits_images.zip`, for training with real images.
+
 MNIST is by Y. LeCun, C. Cortes and C. Burges (CC BY-SA 3.0).
 """
 
@@ -59,16 +66,16 @@ def default() -> ConfigDict:
 
     c.network = ConfigDict()
     c.network.resolution = 16
-    c.network.channels = 32
-    c.network.multiples = (1, 2)  # of the channels, of each level
+    c.network.channels = 16
+    c.network.multiples = (1, 2, 2)  # of the channels, of each level
     c.network.blocks = 1  # of each level
-    c.network.dropout = 0.05
+    c.network.dropout = 0.0  # so small a network does not learn by heart
 
     c.diffusion = ConfigDict()
     c.diffusion.augment = 0.12  # probability of each transform
     c.diffusion.steps = 6000
-    c.diffusion.batch = 128
-    c.diffusion.learning_rate = 2e-3
+    c.diffusion.batch = 64
+    c.diffusion.learning_rate = 3e-3
     c.diffusion.ema_decay = 0.9995
 
     c.evaluate = ConfigDict()
@@ -78,7 +85,7 @@ def default() -> ConfigDict:
 
 
 def pretrain(config: ConfigDict, out: Path) -> None:
-    """Trains a metric network for small pictures and the teacher, and writes them into `out`; see `models.make`.
+    """Trains a metric network for small pictures and the teacher, and writes them and the pictures; see `models.make`.
 
     Raises:
       UserError: the data or the folder can't be used, or a setting makes no network.
@@ -90,6 +97,7 @@ def pretrain(config: ConfigDict, out: Path) -> None:
 
     metric = train_metric(pictures, labels, seed=config.seed, **config.classifier)
     metric.save(out / "edm_digits_metric")
+    write_images(out / "edm_digits_images.zip", pictures[..., 0], labels)
 
     denoiser = train_denoiser(denoiser, pictures[..., :1], labels, seed=config.seed, **config.diffusion)
     teacher = teacher_of(denoiser)
@@ -97,7 +105,7 @@ def pretrain(config: ConfigDict, out: Path) -> None:
     rows = measure(teacher, metric, [i % 10 for i in range(config.evaluate.samples)], "steps", samplers)
     description = Description(denoiser.class_name, denoiser.config_json, EDM().default_start(1), _LICENCE)
     save_network(out / "edm_digits", denoiser, description, said={}, card=_card(denoiser, config, rows))
-    print(f"wrote {out / 'edm_digits'} and {out / 'edm_digits_metric'}")
+    print(f"wrote edm_digits, edm_digits_metric and edm_digits_images.zip into {out}")
 
 
 def init_kwargs(network: ConfigDict) -> dict[str, Any]:
@@ -121,6 +129,18 @@ def reduced(pictures: np.ndarray, side: int) -> np.ndarray:
     count, before, _, channels = pictures.shape
     squares = pictures.reshape(count, side, before // side, side, before // side, channels)
     return np.round(squares.mean((2, 4))).astype(np.uint8)
+
+
+def write_images(file: Path, pictures: np.ndarray, labels: np.ndarray) -> None:
+    """Writes grey pictures uint8 `[N, R, R]` and their labels `[N]` as `sid_jax.dataset` packs images, but small."""
+    with zip_appearing(file, 2 * pictures.size) as packed:
+        listed = []
+        for number, (picture, label) in enumerate(zip(pictures, labels.tolist(), strict=True)):
+            png, name = io.BytesIO(), f"{number:05d}.png"
+            Image.fromarray(picture).save(png, "PNG", optimize=True)
+            packed.writestr(member(name), png.getvalue())
+            listed.append([name, label])
+        packed.writestr(member(LABELS_FILE), json.dumps({"labels": listed}))
 
 
 def train_denoiser(

@@ -6,6 +6,7 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
+from sid_jax import assets
 from sid_jax.data.labels import CountedLabels, read_counts
 from sid_jax.data.pairs import Encoded, PairSource
 from sid_jax.data.sources.open import open_pairs
@@ -28,7 +29,7 @@ def open_images(config: ConfigDict) -> PairSource:
     """
     real = config.real
     return open_pairs(
-        real.source,
+        assets.resolve(real.source),
         split=real.split,
         data_dir=real.data_dir,
         image=real.image,

@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 
 from sid_jax import pretrain, sample
+from sid_jax.data.images import read_rgb
+from sid_jax.data.sources.image_zip import ImageZip
 from sid_jax.digits.metric import DigitsMetric
 from sid_jax.digits.pixels import reduced
 from sid_jax.errors import UserError
@@ -33,7 +35,7 @@ def made(tmp_path_factory):
 def test_the_teacher_is_opened_and_sampled(made, tmp_path):
     teacher = open_teacher(open_source(str(made / "edm_digits")), "edm")
     assert teacher.conditions.count == 10 and teacher.space.shape(8) == (8, 8, 1)
-    assert teacher.augment is not None and teacher.denoiser.config.network.dropout == 0.05
+    assert teacher.augment is not None and teacher.denoiser.config.network.dropout == 0
     sample.main([
         f"--model={made / 'edm_digits'}", "--classes=0-9", "--n=1", "--steps=2", f"--out={tmp_path / 'pictures'}",
     ])  # fmt: skip
@@ -46,6 +48,14 @@ def test_the_metric_is_of_its_pictures(made):
     pictures = np.random.default_rng(1).integers(0, 256, (20, 8, 8, 3), np.uint8)
     _, found = metric.features_and_digits(pictures)
     assert metric(pictures, list(found))["prompt_accuracy"] == 1
+
+
+def test_its_pictures_are_real_images_with_labels(made):
+    source = ImageZip(str(made / "edm_digits_images.zip"))
+    assert len(source) == 100 and source.classes == 10
+    pair = source[7]
+    picture = read_rgb(pair.image, 64)
+    assert pair.conditions == (7,) and picture.size == (8, 8)
 
 
 def test_the_card_has_a_row_for_each_number_of_steps(made):
