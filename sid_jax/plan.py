@@ -1,4 +1,4 @@
-"""Compiles the train step of a config for accelerators that need not be here, and says whether and how well it fits.
+"""Compiles a run for accelerators that need not be here, and says whether and how well it fits.
 
 Neither weights nor an accelerator are needed: the compilers of TPUs and GPUs run on the CPU of this machine, which for
 Stable Diffusion takes 6 to 20 minutes and, for GPUs, 7 to 10 GB of memory, for TPUs 16 to 21 GB.

@@ -1,4 +1,4 @@
-"""What comes with the package: the digits teacher, its metric network and its prompts."""
+"""What comes with the package: the digits teacher, its metric network and its prompts; and the config files."""
 
 from pathlib import Path
 
@@ -23,3 +23,9 @@ def resolve(name: str) -> str:
         known = ", ".join(PREFIX + p.name for p in sorted(_FOLDER.iterdir()) if not p.name.startswith("_"))
         raise UserError(f"{name} does not come with the package; there are {known}")
     return str(path)
+
+
+def configs() -> Path:
+    """The folder of the config files: in the package where a wheel was installed, and beside it in a checkout."""
+    installed = _FOLDER.parent / "configs"
+    return installed if installed.is_dir() else _FOLDER.parents[1] / "configs"

@@ -19,6 +19,7 @@ from ml_collections import ConfigDict
 
 from sid_jax.errors import UserError
 from sid_jax.runtime.cli import config_file, terminal
+from sid_jax.runtime.cli.program import as_called
 from sid_jax.runtime.cli.streams import unbreakable_output
 from sid_jax.runtime.devices import jax_settings, preemption
 from sid_jax.runtime.devices.preemption import Preempted
@@ -30,13 +31,19 @@ _N = TypeVar("_N")
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser whose errors are UserErrors of one line, and whose help keeps the lines of its texts."""
+    """An argument parser whose errors are UserErrors of one line, and whose help keeps the lines of its texts.
+
+    Args:
+      command: as `python -m` calls it; usage and examples say `sid-jax` where the process was called by that.
+      description: what the command does.
+      epilog: more of it, and examples.
+    """
 
     def __init__(self, command: str, description: str, epilog: str = ""):
         super().__init__(
-            prog=command,
-            description=description,
-            epilog=epilog,
+            prog=as_called(command),
+            description=as_called(description),
+            epilog=as_called(epilog),
             allow_abbrev=False,
             formatter_class=_Formatter,
         )
@@ -55,14 +62,24 @@ class Parser(argparse.ArgumentParser):
     def parse_args(self, *, namespace: _N) -> _N: ...
 
     def parse_args(self, args: Iterable[str] | None = None, namespace: Any = None) -> Any:
-        """Does what argparse's does, but the error of an unknown flag names the closest known flag."""
-        parsed, unknown = self.parse_known_args(args, namespace)
+        """Does what argparse's does, but the error of an unknown flag names the closest known flag, and comes first.
+
+        Who mistypes `--help` is not told that flags are missing.
+        """
+        given = list(sys.argv[1:] if args is None else args)
+        for argument in given[: given.index("--")] if "--" in given else given:
+            flag = argument.partition("=")[0]
+            if flag.startswith("--") and " " not in flag and flag not in self._option_string_actions:
+                self._unknown(flag)
+        parsed, unknown = self.parse_known_args(given, namespace)
         if unknown:
-            flag = unknown[0].partition("=")[0]
-            close = difflib.get_close_matches(flag, self._option_string_actions, n=1)
-            hint = f": did you mean {close[0]}?" if close else ""
-            self.error(f"unknown argument {flag}{hint}")
+            self._unknown(unknown[0].partition("=")[0])
         return parsed
+
+    def _unknown(self, flag: str) -> NoReturn:
+        close = difflib.get_close_matches(flag, self._option_string_actions, n=1)
+        hint = f": did you mean {close[0]}?" if close else ""
+        self.error(f"unknown argument {flag}{hint}")
 
 
 class _Formatter(argparse.RawDescriptionHelpFormatter):
@@ -97,8 +114,9 @@ def parse_with_config(
       UserError: a flag, the config file or an override is wrong.
     """
     parser.add_argument(
-        "--config", metavar="FILE", required=True, help="Python file whose get_config() returns the settings"
-    )
+        "--config", metavar="FILE", required=True,
+        help="Python file whose get_config() returns the settings; or a name of configs/, such as digits_1step",
+    )  # fmt: skip
     listed = schema if isinstance(schema, ConfigDict) else schema({})
     parser.epilog = "\n\n".join(part for part in (parser.epilog, _help_on_overrides(listed)) if part)
     rest, overrides = split_overrides(sys.argv[1:] if argv is None else argv)

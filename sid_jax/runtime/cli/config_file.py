@@ -17,6 +17,7 @@ from typing import Any, TypeAlias
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
+from sid_jax import assets
 from sid_jax.errors import UserError, errors_in
 from sid_jax.runtime.storage.json_files import to_text
 from sid_jax.runtime.storage.small_files import check_regular, read_small_bytes
@@ -35,6 +36,11 @@ Schema: TypeAlias = ConfigDict | Callable[[Mapping[str, Any]], ConfigDict]
 
 def load(path: str, schema: Schema, overrides: Iterable[tuple[str, str]] = ()) -> ConfigDict:
     """The locked config that `get_config()` of the file returns, with `overrides` of (key, text) applied in order.
+
+    Args:
+      path: of the file; or the name of one that comes with the package, such as `digits_1step`.
+      schema: every key with its default.
+      overrides: keys with dots, and what to set them to.
 
     Raises:
       UserError: the file does not exist, fails or has keys that the schema has not, or an override is wrong.
@@ -133,22 +139,34 @@ def _schema_of(config: Mapping[str, Any], schema: Schema) -> ConfigDict:
 
 
 def _existing_file(path: str) -> Path:
-    file = Path(path)
+    """The file that is named: by its path, or as one of those that come with the package, without their folder."""
+    file, bundled = Path(path), assets.configs()
     if file.is_file():
         return file
+    if file.name == path and (named := bundled / f"{file.name.removesuffix('.py')}.py").is_file():
+        return named
     if file.is_dir():
         raise UserError(f"config {path} is a folder: name a file in it, one of {_names(file) or 'none'}")
     with errors_in("config"):
         check_regular(file)  # a pipe or a device in its place
-    beside = [*sorted(file.parent.glob("*.py")), *sorted(Path("configs").glob("*.py"))]
-    by_stem = {candidate.stem: candidate for candidate in reversed(beside)}
-    close = difflib.get_close_matches(file.stem, by_stem, n=1)
-    if close:
-        raise UserError(f"config {path} does not exist: did you mean {by_stem[close[0]]}?")
-    listing = "".join(
-        f"; {folder} has {names}" for folder in (file.parent, Path("configs")) if (names := _names(folder))
-    )
-    raise UserError(f"config {path} does not exist{listing}")
+    in_folder = {config.stem: str(config) for config in sorted(file.parent.glob("*.py"))}
+    in_package = {config.stem: config.stem for config in sorted(bundled.glob("*.py"))}
+    is_name = file.name == path and not file.suffix
+    for known in (in_package, in_folder) if is_name else (in_folder or in_package,):
+        close = _close(file.stem, known)
+        if close:
+            meant = " or ".join(known[name] for name in close)
+            raise UserError(f"config {path} does not exist: did you mean {meant}?")
+    if is_name or not in_folder:
+        raise UserError(f"config {path} does not exist; with the package come {', '.join(in_package)}")
+    raise UserError(f"config {path} does not exist; {file.parent} has {_names(file.parent)}")
+
+
+def _close(stem: str, known: Collection[str]) -> list[str]:
+    """The names that were perhaps meant: that one, those that begin so, or the most similar ones."""
+    if stem in known:
+        return [stem]
+    return [name for name in known if name.startswith(stem)][:3] or difflib.get_close_matches(stem, known, n=3)
 
 
 def _names(folder: Path) -> str:

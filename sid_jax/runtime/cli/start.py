@@ -83,7 +83,7 @@ def _problem_of_jax() -> str | None:
     try:
         importlib.import_module("jax")
     except ModuleNotFoundError as error:
-        return f"{error.name} is not installed: pip install -r requirements.txt"
+        return f"{error.name} is not installed: in a checkout, pip install -r requirements.txt, or pip install ."
     except ValueError as error:
         given = ", ".join(f"{name}={value}" for name, value in sorted(os.environ.items()) if name.startswith("JAX_"))
         return f"JAX does not start with {given or 'these settings'}: {' '.join(str(error).split())}"

@@ -47,6 +47,8 @@ def test_an_override_without_a_value_is_an_error(argv):
         (["--config", "c", "--wokdir", "w"], r"unknown argument --wokdir: did you mean --workdir\? "),
         (["--config", "c", "--work", "w"], r"unknown argument --work"),
         (["--config", "c", "surplus"], r"unknown argument surplus "),
+        (["--hepl"], r"unknown argument --hepl: did you mean --help\? "),
+        (["--wokdir=w"], r"unknown argument --wokdir: did you mean --workdir\? "),
     ],
 )
 def test_a_wrong_flag_is_an_error_of_one_line(argv, problem):

@@ -146,6 +146,38 @@ def test_a_config_that_does_not_exist_names_the_closest_or_all_beside_it(write, 
     assert message == f"config {tmp_path} is a folder: name a file in it, one of digits_1step.py"
 
 
+@pytest.mark.parametrize("name", ["edm_cifar10_cond_sid2a", "edm_cifar10_cond_sid2a.py"])
+def test_a_config_that_comes_with_the_package_is_found_by_its_name(name, tmp_path, monkeypatch):
+    """Away from the checkout, and what it starts from too; a folder of the same name here does not hide it."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "edm_cifar10_cond_sid2a").mkdir()
+    assert config_file.load(name, settings.schema_of).student == "runs/edm_cifar10_cond_sid"
+
+
+def test_a_file_of_ones_own_is_taken_before_one_of_the_package(write, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write("c = default()\nc.batch = 24\nreturn c", name="digits_1step.py")
+    assert config_file.load("digits_1step.py", settings.default()).batch == 24
+    assert config_file.load("digits_1step", settings.default()).batch == 64
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("digits_1stp", "did you mean digits_1step or "),
+        ("sd15", "did you mean sd15_1step or sd15_1step_gan or sd15_2step?"),
+        ("configs/digits_1step.py", "did you mean digits_1step?"),
+        ("/nowhere/sdxl_1step", "did you mean sdxl_1step?"),
+    ],
+)
+def test_an_unknown_name_lists_near_ones_of_the_package(name, hint, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert error_of(config_file.load, name, settings.default()).startswith(f"config {name} does not exist: {hint}")
+    (tmp_path / "setup.py").write_text("")
+    message = error_of(config_file.load, "zzz", settings.default())
+    assert message.startswith("config zzz does not exist; with the package come digits_1step, ")
+
+
 @pytest.mark.parametrize(
     ("body", "problem"),
     [
