@@ -20,6 +20,8 @@ _BAR = "{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}{unit}, {rate_noinv_fmt}, {
 class Progress:
     """Shows images, images/s, time left and the latest losses; silent on every process but the first.
 
+    Speed and time left are counted from the first update on, which compiling comes before.
+
     Args:
       total: images of the whole run.
       done: images before this process began.
@@ -41,6 +43,7 @@ class Progress:
         self._plain = not _is_terminal(self._file)
         self._plain_seconds = plain_seconds
         self._said = time.monotonic()
+        self._counts = False
         self._bar = tqdm(
             total=total,
             initial=done,
@@ -58,9 +61,18 @@ class Progress:
             return
         if values:
             self._bar.set_postfix({name: f"{float(value):.4g}" for name, value in values.items()}, refresh=False)
-        self._bar.update(images - self._bar.n)
+        if self._counts:
+            self._bar.update(images - self._bar.n)
+        else:
+            self._begin(images)
         if self._plain and time.monotonic() - self._said >= self._plain_seconds:
             self._say_line()
+
+    def _begin(self, images: int) -> None:
+        self._counts = True
+        self._bar.unpause()
+        self._bar.n = self._bar.initial = self._bar.last_print_n = images
+        self._bar.refresh()
 
     def say(self, text: str) -> None:
         """Prints a line of text without breaking the bar."""

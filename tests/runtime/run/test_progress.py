@@ -36,6 +36,22 @@ def test_a_file_gets_no_line_for_each_update():
     assert file.getvalue().startswith("100%: 1000/1000 images")
 
 
+def test_compiling_is_not_counted():
+    """200 seconds until the first update is done, and one second for each after it."""
+    file = io.StringIO()
+    bar = Progress(800, file=file, plain_seconds=0)
+    began = bar._bar.start_t
+    for update in range(3):
+        bar._bar._time = lambda update=update: began + 200 + update
+        bar.update(80 * (update + 1))
+    assert file.getvalue().splitlines() == [
+        "10%: 80/800 images, ? images/s, ? left",
+        "20%: 160/800 images, 80.00 images/s, 00:08 left",
+        "30%: 240/800 images, 80.00 images/s, 00:07 left",
+    ]
+    bar.close()
+
+
 def test_a_terminal_gets_a_bar():
     file = Terminal()
     bar = Progress(800, file=file)

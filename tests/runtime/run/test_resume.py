@@ -30,6 +30,7 @@ def test_the_same_config_goes_on():
         {"images": 20_000_000},
         {"log_every": 1},
         {"sample_every": 1},
+        {"sample_images": 4},
         {"checkpoint_every": 1},
         {"keep_checkpoints": 5, "keep_every": 100, "keep_best": 1, "checkpoint_minutes": 10.0},
         {"prompts": "elsewhere/prompts.txt"},
