@@ -1,4 +1,4 @@
-"""Writes a distilled student as a complete diffusers folder, which PyTorch opens."""
+"""Writes a distilled student in the form of its teacher, such as a diffusers folder, which PyTorch opens."""
 
 if __name__ == "__main__":  # before the imports: they take seconds, and may fail
     from sid_jax.runtime.cli.start import start
@@ -7,8 +7,10 @@ if __name__ == "__main__":  # before the imports: they take seconds, and may fai
 
 from collections.abc import Sequence
 
+from sid_jax.errors import UserError
 from sid_jax.experiment.export import export
 from sid_jax.experiment.student import open_run
+from sid_jax.formats.hub_push import check_push, push
 from sid_jax.runtime.cli import command_line
 from sid_jax.runtime.storage.files import on_disk
 
@@ -22,9 +24,14 @@ changed or added. With --overwrite it is replaced anyway, as is a pipeline that 
 README.md are replaced, and files that belong to no model (notes, pictures, .git) stay. A folder that has no model in
 it, and the current directory, are never replaced.
 
+--push uploads what was written to a repository of the hub, which is made if it is not there; the card at its top says
+licence and teacher. It needs a token that may write: `hf auth login`, or HF_TOKEN. Of the folder nothing else is
+uploaded than what export wrote.
+
 examples:
   python -m sid_jax.export --run runs/digits_1step --out exported
-  python -m sid_jax.export --run runs/digits_1step --step 800 --out exported_800"""
+  python -m sid_jax.export --run runs/digits_1step --step 800 --out exported_800
+  python -m sid_jax.export --run runs/sd15_1step --out exported --push ORGANISATION/NAME --private"""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -36,8 +43,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--overwrite", action="store_true", help="replace a model that was changed, or that export did not write"
     )
+    parser.add_argument("--push", metavar="ORG/NAME", help="upload it to this repository of the hub, too")
+    parser.add_argument("--private", action="store_true", help="with --push: make the repository for its owners alone")
     arguments = parser.parse_args(argv)
+    if arguments.private and arguments.push is None:
+        raise UserError("--private is of the repository that --push names")
+    if arguments.push is not None:
+        check_push(arguments.push)
     out = on_disk(arguments.out, "--out")
     student = open_run(arguments.run, step=arguments.step)
     export(student, str(out), overwrite=arguments.overwrite)
     print(f"wrote {arguments.out}; its README.md shows how to open it in PyTorch")
+    if arguments.push is not None:
+        print(f"pushed it to {push(out, arguments.push, private=arguments.private)}")

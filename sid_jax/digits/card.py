@@ -6,8 +6,10 @@ import jax
 from ml_collections import ConfigDict
 
 from sid_jax.families.pipeline import Pipeline
+from sid_jax.formats.model_card import head, licence_named
 
 _CARD = """\
+{head}
 # Handwritten digits: a small Stable Diffusion
 
 A text-to-image latent diffusion model of MNIST digits, {resolution}x{resolution} RGB, for trying out distillation on a
@@ -36,7 +38,8 @@ trained the autoencoder for {vae_steps:,} updates of {vae_batch} images, then th
 |---|---|---|
 {rows}
 
-MNIST is by Y. LeCun, C. Cortes and C. Burges (CC BY-SA 3.0).
+MNIST is by Y. LeCun, C. Cortes and C. Burges (CC BY-SA 3.0), and these networks, which were made of it, are under the
+same licence.
 """
 
 
@@ -48,6 +51,13 @@ def model_card(pipeline: Pipeline, config: ConfigDict, rows: list[dict[str, floa
 
     best = min(rows, key=lambda row: row["frechet_distance"])
     return _CARD.format(
+        head=head(
+            licence=licence_named("CC BY-SA 3.0"),
+            source="",
+            pipeline_tag="text-to-image",
+            library_name="diffusers",
+            tags=("stable-diffusion", "mnist", "sid_jax"),
+        ),
         resolution=pipeline.vae.config.sample_size,
         text=count(pipeline.text_encoders[0].params),
         unet=count(pipeline.unet.params),

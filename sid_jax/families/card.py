@@ -5,24 +5,18 @@ from typing import Any
 
 from sid_jax.families.pipeline import Pipeline
 from sid_jax.families.schedulers import SID_SCHEDULER
+from sid_jax.formats.model_card import head, licence_of
 from sid_jax.sid import Guidance
 from sid_jax.teachers.teacher import Export
 
 CARD = """\
----
-library_name: diffusers
-pipeline_tag: text-to-image
-{base}tags:
-- {tag}
-- distillation
-- sid_jax
----
-
+{head}
 # {title}, distilled into {steps} step{s}
 
-Made with sid_jax (Score identity Distillation) from {teacher}: {updates} updates, {images} images, {guidance}.
+Made with sid_jax ([Score identity Distillation](https://arxiv.org/abs/2404.04057)) from {teacher}: {updates} updates,
+{images} images, {guidance}.
 
-Run this where this file is, or write the path of its folder in place of the dot:
+Run this where this file is, or write the path{id} of its folder in place of the dot:
 
 ```python
 {sys}import torch
@@ -37,7 +31,16 @@ image = pipe("{prompt}", num_inference_steps={steps}, guidance_scale=1.0, **size
 
 The student was trained without classifier-free guidance at sampling time: keep `guidance_scale=1.0`. The UNet is stored
 in float32, the other networks as the teacher stores them: keep `torch_dtype`, with which they are all of one type.
+
+## Licence
+
+{licence}
 """
+
+_PASSES = "The teacher's weights are under {licence}, which passes to what is made of them, and so to this student."
+_UNKNOWN = """\
+The teacher's files do not say under which licence its weights are. It passes to what is made of them: find out, and say
+it at the top of this file (`license: ...`), before you publish this student."""
 
 
 OWN_LINES = """
@@ -66,15 +69,20 @@ def card_of(student: Export, pipeline: Pipeline, *, stock: bool) -> str:
     settings, steps = student.settings, student.sampler.num_steps
     kind = pipeline.model_index["_class_name"]
     title, tag = _NAMES[kind]
-    source = settings["teacher"]
+    source, licence = settings["teacher"], licence_of(pipeline.folder)
     on_hub, bundled = "/" in source, source.startswith("bundled:")
     if on_hub or bundled:
         title, teacher = source.rpartition("/")[2].removeprefix("bundled:"), f"`{source}`"
     else:
         teacher = f"a {title} in a folder named {code(source)}"
     return CARD.format(
-        base=f"base_model: {source}\n" if on_hub else "",
-        tag=tag,
+        head=head(
+            licence=licence,
+            source=source,
+            pipeline_tag="text-to-image",
+            library_name="diffusers",
+            tags=(tag, "distillation", "sid_jax"),
+        ),
         title=title,
         teacher=teacher,
         steps=steps,
@@ -83,6 +91,8 @@ def card_of(student: Export, pipeline: Pipeline, *, stock: bool) -> str:
         images=student.step * settings["batch"],
         guidance=_guidance(student.guidance, settings),
         pipeline=kind,
+        id=" or the hub's id" if stock else "",  # ours is imported from a folder
+        licence=_PASSES.format(licence=code(licence.shown)) if licence.shown else _UNKNOWN,
         sys="" if stock else "import sys\n\n",
         own="" if stock else OWN_LINES.format(own=SID_SCHEDULER),
         prompt="a handwritten seven" if source == "bundled:digits" else "a photo of a corgi on a beach",
@@ -98,7 +108,9 @@ def _guidance(guidance: Guidance, settings: Mapping[str, Any]) -> str:
         said = f"kappa1 to kappa4 are {scales[0]}"
     else:
         said = ", ".join(f"kappa{i} is {scale}" for i, scale in enumerate(scales, 1))
-    return f"guided in training (strategy `{settings['guidance']['strategy']}`: {said})"
+    strategy = settings["guidance"]["strategy"]
+    # With none of them the scales alone guide, each by its own setting.
+    return f"guided in training ({'' if strategy == 'none' else f'strategy `{strategy}`: '}{said})"
 
 
 def code(name: str) -> str:

@@ -7,17 +7,12 @@ from sid_jax.families.card import code
 from sid_jax.formats.edm_folder import Description
 from sid_jax.formats.edm_pickle import NVIDIA_LICENCE
 from sid_jax.formats.local_paths import last_name
+from sid_jax.formats.model_card import head, licence_named
 from sid_jax.sid import FewStep
 from sid_jax.teachers.teacher import Export
 
 CARD = """\
----
-{licence_line}tags:
-- edm
-- image-generation
-- sid_jax
----
-
+{head}
 # {title}
 
 {made}
@@ -78,17 +73,23 @@ def card_of_student(student: Export, description: Description) -> str:
     """What a student is, how it was made, and how PyTorch samples it: lines that run as they are in the folder."""
     settings, steps = student.settings, student.sampler.num_steps
     teacher = str(settings["teacher"])
-    title = last_name(teacher).removesuffix(".pkl").removeprefix("bundled:")
-    gan = " with a GAN term (SiDA)" if _has_gan(settings) else ""
+    known = "/" in teacher or teacher.startswith("bundled:") or teacher.endswith(".pkl")
+    if known:
+        title, source = last_name(teacher).removesuffix(".pkl").removeprefix("bundled:"), code(teacher)
+    else:  # a folder's name says nothing
+        title, source = "EDM", f"a network of EDM's in a folder named {code(teacher)}"
+    gan = " with a GAN term, [SiDA](https://arxiv.org/abs/2410.14919)" if _has_gan(settings) else ""
     begun = f", begun as the student {code(str(settings['student']))}" if settings.get("student") else ""
     made = (
-        f"Made with sid_jax (Score identity Distillation{gan}) from {code(teacher)}{begun}: {student.step} updates, "
-        f"{student.step * settings['batch']} images. It makes an image of "
+        f"Made with sid_jax ([Score identity Distillation](https://arxiv.org/abs/2404.04057){gan}) from "
+        f"{source}{begun}: {student.step} updates, {student.step * settings['batch']} images. It makes an image of "
         f"{_side(description)} px in {steps} step{'s' * (steps > 1)}, from noise of standard deviation "
         f"{description.sigma_init:g}, without guidance."
     )
     run = _one(description) if _is_plain(student.sampler) else _several(student.sampler, description)
-    return _card(f"{_plain(title)}, distilled into {steps} step{'s' * (steps > 1)}", made, run, description, _PASSES)
+    return _card(
+        f"{_plain(title)}, distilled into {steps} step{'s' * (steps > 1)}", made, run, description, _PASSES, teacher
+    )
 
 
 def card_of_network(source: str, description: Description) -> str:
@@ -101,18 +102,21 @@ def card_of_network(source: str, description: Description) -> str:
     return _card(_plain(name.removesuffix(".pkl")), made, _one(description), description, _ITSELF)
 
 
-def _card(title: str, made: str, run: str, description: Description, passes: str) -> str:
+def _card(title: str, made: str, run: str, description: Description, passes: str, teacher: str = "") -> str:
     licence = description.licence
-    if licence == NVIDIA_LICENCE:
-        text, line = _NON_COMMERCIAL, "license: cc-by-nc-sa-4.0\n"
-    else:
-        text, line = (_OTHER, "license: other\n") if licence else (_UNKNOWN, "")
+    text = (_NON_COMMERCIAL if licence == NVIDIA_LICENCE else _OTHER) if licence else _UNKNOWN
     count = description.init_kwargs.get("label_dim", 0)
     return CARD.format(
+        head=head(
+            licence=licence_named(licence),
+            source=teacher,
+            pipeline_tag="unconditional-image-generation",  # of the hub's tasks the nearest for labels, too
+            library_name="sid_jax",
+            tags=("edm", "image-generation", *(["distillation"] if teacher else []), "sid_jax"),
+        ),
         title=title,
         made=made,
         licence=text.format(licence=_plain(licence), passes=passes),
-        licence_line=line,
         run=run,
         ask=f"--classes 0-{count - 1} " if count else "--n 8 ",
     )

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from sid_jax.errors import UserError
+from sid_jax.formats.model_card import CARD
 from sid_jax.formats.weight_names import PICKLES, choose, has_variant, weight_names
 from sid_jax.runtime.storage.files import is_remote
 from sid_jax.runtime.storage.small_files import shown
@@ -66,7 +67,12 @@ def is_hub_id(source: str) -> bool:
     """Whether a source is a repository of the hub, or a file of one, and not a folder or a file here."""
     if hub_file(source):
         return not Path(source).expanduser().exists()
-    return bool(_HUB_ID.fullmatch(source)) and not Path(source).expanduser().is_dir()
+    return is_repository_name(source) and not Path(source).expanduser().is_dir()
+
+
+def is_repository_name(name: str) -> bool:
+    """Whether a text is ORGANISATION/NAME, as the hub names repositories."""
+    return bool(_HUB_ID.fullmatch(name))
 
 
 def hub_file(source: str) -> tuple[str, str] | None:
@@ -146,11 +152,12 @@ def _list(repository: str, revision: str) -> list[str] | None:
 
 
 def _fetch(repository: str, revision: str, allow: list[str]) -> Path:
+    """A folder with what is asked for of a repository, and with its card, which says the licence."""
     # Imported here: neither is needed, nor their start-up time spent, where the teacher is a folder.
     from huggingface_hub import snapshot_download
 
     with _naming(repository, revision):
-        return Path(snapshot_download(repository, revision=revision, allow_patterns=allow))
+        return Path(snapshot_download(repository, revision=revision, allow_patterns=[*allow, CARD]))
 
 
 @contextlib.contextmanager

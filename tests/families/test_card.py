@@ -70,7 +70,24 @@ def test_a_teacher_on_the_hub_is_the_base_model(pipeline, tmp_path):
     card = write(tmp_path / "out", pipeline)
     head = card.split("---\n")[1].splitlines()
     assert {"library_name: diffusers", "pipeline_tag: text-to-image", "base_model: org/name"} <= set(head)
+    assert {"base_model_relation: finetune", "tags:", "- stable-diffusion", "- distillation", "- sid_jax"} <= set(head)
     assert "# name, distilled into 1 step\n" in card and "from `org/name`" in card
+
+
+def test_the_licence_of_the_teacher_passes_on(sd, tmp_path):
+    (sd / "README.md").write_text("---\nlicense: creativeml-openrail-m\n---\n# T\n")
+    card = write(tmp_path / "out", load_pipeline(sd, parts=("unet",)))
+    assert card.startswith("---\n") and "\nlicense: creativeml-openrail-m\n" in card.split("---\n")[1]
+    assert "under `creativeml-openrail-m`, which passes to what is made of them" in card
+    (sd / "README.md").unlink()
+    card = write(tmp_path / "other", load_pipeline(sd, parts=("unet",)))
+    assert "license" not in card.split("---\n")[1] and "do not say under which licence its weights are" in card
+
+
+def test_scales_without_a_strategy_are_not_said_to_be_of_one(pipeline, tmp_path):
+    settings = SETTINGS | {"guidance": {"strategy": "none"}}
+    card = write(tmp_path / "out", pipeline, settings=settings, guidance=Guidance(kappa4=1.17))
+    assert "guided in training (kappa1 is 1, kappa2 is 1, kappa3 is 1, kappa4 is 1.17)" in card and "none" not in card
 
 
 @pytest.mark.parametrize("name", ["teacher", "a`b\nc", "bundled:digits"])

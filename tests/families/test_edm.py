@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 import torch_edm
+from huggingface_hub import ModelCard
 from safetensors.torch import load_file, save_file
 
 from sid_jax import convert, sample
@@ -286,6 +287,24 @@ def test_the_licence_of_a_folder_is_passed_on(converted, tmp_path):
     (tmp_path / "own/config.json").write_text(json.dumps(config))
     teacher = open_teacher(open_source(str(tmp_path / "own"))).load("denoiser")
     assert "is not said in their files" in write(teacher, tmp_path / "other", settings=SETTINGS | {"teacher": "own"})
+
+
+@pytest.mark.parametrize(
+    ("name", "title", "base"),
+    [
+        ("a.pkl", "# a, distilled into 1 step\n", None),
+        ("org/name/b.pkl", "# b, distilled into 1 step\n", "org/name"),
+        ("teacher", "# EDM, distilled into 1 step\n", None),
+    ],
+)
+def test_the_head_and_the_title_of_the_card(teacher, tmp_path, name, title, base):
+    card = write(teacher, tmp_path / "out", settings=SETTINGS | {"teacher": name})
+    said = ModelCard(card).data.to_dict()
+    assert title in card
+    assert (said["license"], said["library_name"]) == ("cc-by-nc-sa-4.0", "sid_jax")
+    assert said["pipeline_tag"] == "unconditional-image-generation"
+    assert {"edm", "distillation", "sid_jax"} <= set(said["tags"])
+    assert (said.get("base_model"), said.get("base_model_relation")) == (base, "finetune" if base else None)
 
 
 def test_nothing_of_the_users_is_replaced(pickled, tmp_path):
