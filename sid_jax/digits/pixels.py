@@ -21,6 +21,7 @@ from sid_jax.digits.networks import initialised
 from sid_jax.digits.pretrain import classifier_defaults, measure
 from sid_jax.families.edm import save_network, teacher_of
 from sid_jax.formats.edm_folder import Description
+from sid_jax.formats.model_card import head, licence_named
 from sid_jax.models.edm.augment import LABELS
 from sid_jax.models.edm.augment import augment as augmented
 from sid_jax.runtime.run.log import make_workdir
@@ -31,6 +32,7 @@ from sid_jax.teachers import Component, build
 _LICENCE = "CC BY-SA 3.0"  # of MNIST, which the network was trained on
 
 _CARD = """\
+{head}
 # Handwritten digits in pixels: a small EDM
 
 A class-conditional diffusion model of MNIST digits, {side}x{side}, grey, for trying out SiD and SiDA on a laptop. It is
@@ -52,7 +54,7 @@ from nothing. What it can do, on {samples:,} images by Heun's sampler, by the cl
 
 The same pictures, with their labels, are in `edm_digits_images.zip`, for training with real images.
 
-MNIST is by Y. LeCun, C. Cortes and C. Burges (CC BY-SA 3.0).
+MNIST is by Y. LeCun, C. Cortes and C. Burges (CC BY-SA 3.0), and what was made of it here is under the same licence.
 """
 
 
@@ -176,6 +178,13 @@ def train_denoiser(
 
 def _card(denoiser: Component, config: ConfigDict, rows: list[dict[str, float]]) -> str:
     return _CARD.format(
+        head=head(
+            licence=licence_named(_LICENCE),
+            source="",
+            pipeline_tag="unconditional-image-generation",
+            library_name="sid_jax",
+            tags=("edm", "mnist", "sid_jax"),
+        ),
         side=config.network.resolution,
         parameters=sum(leaf.size for leaf in jax.tree.leaves(denoiser.params)),
         steps=config.diffusion.steps,
