@@ -52,8 +52,7 @@ def choose(names: Collection[str], stem: str, variant: str, where: str) -> tuple
     weights = sorted(name for name in names if name.endswith(".safetensors"))
     pickles = sorted(name for name in names if name.endswith(PICKLES))
     if others:
-        asked = f"a config's key variant says which (--config.variant={others[0]})"
-        found = f"it has the variants {', '.join(others[:4])}: {asked}, or keep one of them"
+        found = f"it has the variants {', '.join(others[:4])}: a config's key variant says which, or keep one of them"
     elif weights:
         found = f"it has {', '.join(weights[:4])}, which is no name of this network's weights"
     elif pickles:
