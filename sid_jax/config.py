@@ -154,10 +154,13 @@ def _common() -> ConfigDict:
     c.optimizer = ConfigDict()
     c.optimizer.fake_lr = 1e-6  # learning rate of the fake network
     c.optimizer.generator_lr = 1e-6  # learning rate of the generator
+    c.optimizer.fake_warmup = 0  # images over which fake_lr grows linearly to its value; 0: it is there from the start
+    c.optimizer.generator_warmup = 0  # the same of generator_lr, from the generator's own first update
     c.optimizer.generator_beta1 = 0.0  # of the generator's first moment; 0: it has none, as the fake network has none
     c.optimizer.beta2 = 0.999
     c.optimizer.eps = 1e-6
     c.optimizer.clip_value = config_dict.placeholder(float)  # largest entry of a gradient; 1 in pure bf16
+    c.optimizer.clip_norm = config_dict.placeholder(float)  # largest norm of a network's whole gradient; none published
     c.ema = ConfigDict()
     c.ema.half_life = 50_000  # images
     c.ema.ramp_up = 0.05  # the half-life is at most this share of the images seen
@@ -233,10 +236,13 @@ RANGES = {
     "real.max_pixels": "[1, 2^32]",
     "optimizer.fake_lr": "[0, 1e30]",
     "optimizer.generator_lr": "[0, 1e30]",
+    "optimizer.fake_warmup": "[0, 2^53]",
+    "optimizer.generator_warmup": "[0, 2^53]",
     "optimizer.generator_beta1": "[0, 1)",
     "optimizer.beta2": "[0, 1)",
     "optimizer.eps": "(0, 1e9]",
     "optimizer.clip_value": "(0, 1e30]",
+    "optimizer.clip_norm": "(0, 1e30]",
     "ema.half_life": "[0, 2^53]",
     "ema.ramp_up": "[0, 1e9]",
     "max_bad_steps": "[1, 2^31)",

@@ -5,7 +5,7 @@ and README.md beside this file walks through one iteration. What it is made of, 
 `times`, `guidance`, `few_step`, `losses`, `gan`, `adam`, `ema`, `keys`, `settings`, `state` and `barrier`.
 """
 
-from sid_jax.sid.adam import adam, clip, sanitize
+from sid_jax.sid.adam import adam, clip, clip_norm, sanitize, warmed_up
 from sid_jax.sid.edm import EDM
 from sid_jax.sid.ema import ema_beta, ema_update
 from sid_jax.sid.few_step import FewStep, Noise, noise_from_array, noise_from_key
@@ -63,6 +63,7 @@ __all__ = [
     "Uniform",
     "adam",
     "clip",
+    "clip_norm",
     "drop_prompts",
     "ema_beta",
     "ema_update",
@@ -79,5 +80,6 @@ __all__ = [
     "sanitize",
     "seed_words",
     "sid_loss",
+    "warmed_up",
     "weights",
 ]

@@ -1,4 +1,4 @@
-"""Adam, which at beta1 = 0 needs no first moment, and the clean-up of gradients before it."""
+"""Adam, which at beta1 = 0 needs no first moment; the clean-up of gradients before it; the warm-up of its rate."""
 
 from typing import Any
 
@@ -45,3 +45,22 @@ def clip(gradients: Any, value: float | None) -> Any:
     if value is None:
         return gradients
     return jax.tree.map(lambda g: jnp.clip(g, -value, value), gradients)
+
+
+def clip_norm(gradients: Any, largest: float | None) -> Any:
+    """The gradients times min(1, largest / their norm), the norm over all tensors; None leaves them as they are."""
+    if largest is None:
+        return gradients
+    clipped, _ = optax.clip_by_global_norm(largest).update(gradients, optax.EmptyState())
+    return clipped
+
+
+def warmed_up(learning_rate: float, updates: float, count: jax.Array) -> float | jax.Array:
+    """The learning rate of a network's update number `count`, counted from 1: learning_rate min(1, count / updates).
+
+    Args:
+      learning_rate: that of after the warm-up.
+      updates: that the warm-up takes, not always a whole number; 0: there is none.
+      count: an int32 scalar, as Adam's state has it after the update.
+    """
+    return optax.linear_schedule(0.0, learning_rate, updates)(count) if updates else learning_rate

@@ -12,17 +12,33 @@ from sid_jax.sid.keys import MOST_SEED
 from sid_jax.sid.losses import Loss
 
 
+class Descent(NamedTuple):
+    """How one network is changed by its gradient; its fields are explained in `Optimizer`.
+
+    adam: but for the learning rate.
+    """
+
+    adam: optax.GradientTransformation
+    learning_rate: float
+    warmup: int
+    clip_value: float | None
+    clip_norm: float | None
+
+
 @dataclass(frozen=True)
 class Optimizer:
     """Adam of both networks; each field is a key of the config's group `optimizer`.
 
     Attributes:
       fake_lr, generator_lr: learning rates.
+      fake_warmup, generator_warmup: images over which each rate grows linearly to that, counted from the first update
+        of its own network; 0: it is there from the start.
       generator_beta1: decay of the generator's first moment; 0: it has none, as the fake network has none.
       beta2: decay of the second moment.
       eps: added to its root.
       clip_value: largest entry of a gradient; None: no matter.
       clip_fake: the same of the fake network's gradient alone, whose limit it is where both are set.
+      clip_norm: largest norm of a network's whole gradient, after its entries are limited; None: no matter.
 
     Raises:
       ValueError: a value that makes no sense, by the name of its key.
@@ -30,21 +46,27 @@ class Optimizer:
 
     fake_lr: float = 1e-6
     generator_lr: float = 1e-6
+    fake_warmup: int = 0
+    generator_warmup: int = 0
     generator_beta1: float = 0.0
     beta2: float = 0.999
     eps: float = 1e-8
     clip_value: float | None = None
     clip_fake: float | None = None
+    clip_norm: float | None = None
 
     def __post_init__(self) -> None:
         _require(
             ("optimizer.fake_lr", self.fake_lr, self.fake_lr >= 0, "at least 0"),
             ("optimizer.generator_lr", self.generator_lr, self.generator_lr >= 0, "at least 0"),
+            ("optimizer.fake_warmup", self.fake_warmup, self.fake_warmup >= 0, "at least 0"),
+            ("optimizer.generator_warmup", self.generator_warmup, self.generator_warmup >= 0, "at least 0"),
             ("optimizer.generator_beta1", self.generator_beta1, 0 <= self.generator_beta1 < 1, "in [0, 1)"),
             ("optimizer.beta2", self.beta2, 0 <= self.beta2 < 1, "in [0, 1)"),
             ("optimizer.eps", self.eps, self.eps > 0, "positive"),
             ("optimizer.clip_value", self.clip_value, self.clip_value is None or self.clip_value > 0, "positive"),
             ("optimizer.clip_fake", self.clip_fake, self.clip_fake is None or self.clip_fake > 0, "positive"),
+            ("optimizer.clip_norm", self.clip_norm, self.clip_norm is None or self.clip_norm > 0, "positive"),
         )
 
     @property
@@ -52,13 +74,17 @@ class Optimizer:
         """The largest entry of the fake network's gradient; None: no matter. The generator's is `clip_value`."""
         return self.clip_value if self.clip_fake is None else self.clip_fake
 
-    def of_fake(self) -> optax.GradientTransformation:
-        """Adam of the fake network, but for its learning rate."""
-        return adam(0.0, self.beta2, self.eps)
+    @property
+    def of_fake(self) -> Descent:
+        """How the fake network is changed."""
+        optimizer = adam(0.0, self.beta2, self.eps)
+        return Descent(optimizer, self.fake_lr, self.fake_warmup, self.largest_of_fake, self.clip_norm)
 
-    def of_generator(self) -> optax.GradientTransformation:
-        """Adam of the generator, but for its learning rate."""
-        return adam(self.generator_beta1, self.beta2, self.eps)
+    @property
+    def of_generator(self) -> Descent:
+        """How the generator is changed."""
+        optimizer = adam(self.generator_beta1, self.beta2, self.eps)
+        return Descent(optimizer, self.generator_lr, self.generator_warmup, self.clip_value, self.clip_norm)
 
 
 @dataclass(frozen=True)

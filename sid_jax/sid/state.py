@@ -50,9 +50,9 @@ class TrainState:
         return cls(
             step=jnp.zeros((), jnp.int32),
             generator=generator,
-            generator_optimizer=optimizer.of_generator().init(generator),
+            generator_optimizer=optimizer.of_generator.adam.init(generator),
             fake=fake,
-            fake_optimizer=optimizer.of_fake().init(fake),
+            fake_optimizer=optimizer.of_fake.adam.init(fake),
             ema=copy(first),
         )
 

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from sid_jax.sid.adam import clip, sanitize
+from sid_jax.sid.adam import clip, clip_norm, sanitize, warmed_up
 from sid_jax.sid.barrier import barrier
 from sid_jax.sid.ema import ema_beta, ema_update
 from sid_jax.sid.few_step import FewStep, noise_from_key
@@ -22,7 +22,7 @@ from sid_jax.sid.guidance import Condition, Denoiser, Discriminator, drop_prompt
 from sid_jax.sid.keys import Purpose, key_for
 from sid_jax.sid.losses import fake_loss, generator_loss
 from sid_jax.sid.process import Draw, Process, each
-from sid_jax.sid.settings import Phase, Settings
+from sid_jax.sid.settings import Descent, Phase, Settings
 from sid_jax.sid.state import Batch, Frozen, Networks, Real, TrainState
 from sid_jax.sid.times import Times
 
@@ -45,8 +45,8 @@ def make_train_step(networks: Networks, few_step: FewStep, times: Times, setting
       without non-finite entries, before clipping; `dropped_fake`, `dropped_generator`: samples left out of a loss;
       `nonfinite_grads`: entries of both gradients; `n`: steps drawn; `ema_beta`. With the GAN term, which the losses
       above do not contain: `discriminator_loss`, `adversarial_loss`, means of the cross entropies; `real_logit`,
-      `fake_logit`, means of D; `dropped_real`. While the generator is frozen, what is of its update is 0, and
-      `ema_beta` 1.
+      `fake_logit`, means of D; `dropped_real`. With a warm-up: `fake_lr`, `generator_lr`, the rates of this iteration.
+      While the generator is frozen, what is of its update is 0, and `ema_beta` 1.
 
     Args:
       networks: as functions of their parameters.
@@ -103,6 +103,14 @@ def make_train_step(networks: Networks, few_step: FewStep, times: Times, setting
             metrics |= {name: of_fake[name] for name in ("discriminator_loss", "real_logit", "fake_logit")}
             metrics["dropped_real"] = of_fake["dropped_real"]
             metrics["adversarial_loss"] = of_generator.get("adversarial_loss", jnp.float32(0))
+        metrics |= {
+            f"{name}_lr": of.get("lr", jnp.float32(0))
+            for name, of, warmup in (
+                ("fake", of_fake, settings.optimizer.fake_warmup),
+                ("generator", of_generator, settings.optimizer.generator_warmup),
+            )
+            if warmup
+        }
         new = TrainState(state.step + 1, generator, generator_optimizer, fake, fake_optimizer, ema)
         return new, metrics
 
@@ -181,9 +189,7 @@ class _Updates:
             return metrics, gradient
 
         metrics, gradients = _sum_over_micro_batches(gradient_of, (batch.fake, batch.real), s.accumulation)
-        numbers = s.optimizer
-        adam = numbers.of_fake(), numbers.fake_lr, numbers.largest_of_fake
-        return self._adam_step(adam, state.fake, state.fake_optimizer, gradients, metrics)
+        return self._adam_step(s.optimizer.of_fake, state.fake, state.fake_optimizer, gradients, metrics)
 
     def generator(
         self, state: TrainState, fake: Any, frozen: Frozen, read: Any, empty: Any, n: int | jax.Array, adversarial: bool
@@ -232,9 +238,8 @@ class _Updates:
             return metrics, gradient
 
         metrics, gradients = _sum_over_micro_batches(gradient_of, read, s.accumulation)
-        numbers = s.optimizer
-        adam = numbers.of_generator(), numbers.generator_lr, numbers.clip_value
-        return self._adam_step(adam, state.generator, state.generator_optimizer, gradients, metrics)
+        descent = s.optimizer.of_generator
+        return self._adam_step(descent, state.generator, state.generator_optimizer, gradients, metrics)
 
     def generator_steps(self, state: TrainState) -> jax.Array:
         """Updates of the generator so far: those before it was trained do not count for the average."""
@@ -291,20 +296,16 @@ class _Updates:
         return images, cond if dropped is None else drop_prompts(dropped, cond, empty)
 
     def _adam_step(
-        self,
-        adam: tuple[optax.GradientTransformation, float, float | None],
-        params: Any,
-        optimizer_state: Any,
-        gradients: Any,
-        metrics: Metrics,
+        self, descent: Descent, params: Any, optimizer_state: Any, gradients: Any, metrics: Metrics
     ) -> tuple[Any, Any, Metrics]:
-        """adam: itself but for the learning rate, that rate, and the largest entry of a gradient."""
-        optimizer, learning_rate, largest = adam
         gradients, nonfinite = sanitize(gradients)
         metrics |= {"grad_norm": optax.tree.norm(gradients), "nonfinite_grads": nonfinite}
-        gradients = clip(gradients, largest)
-        scaled, optimizer_state = optimizer.update(gradients, optimizer_state)
-        return optax.apply_updates(params, optax.tree.scale(-learning_rate, scaled)), optimizer_state, metrics
+        gradients = clip_norm(clip(gradients, descent.clip_value), descent.clip_norm)
+        scaled, optimizer_state = descent.adam.update(gradients, optimizer_state)
+        rate = warmed_up(descent.learning_rate, descent.warmup / self.settings.batch, optimizer_state.count)
+        if descent.warmup:
+            metrics["lr"] = jnp.asarray(rate)
+        return optax.apply_updates(params, optax.tree.scale(-rate, scaled)), optimizer_state, metrics
 
 
 def _count(these: jax.Array) -> jax.Array:

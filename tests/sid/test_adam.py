@@ -1,4 +1,4 @@
-"""Adam with one moment against optax and PyTorch, and the clean-up of gradients."""
+"""Adam with one moment against optax and PyTorch; the clean-up and limits of gradients; the warm-up."""
 
 import jax
 import jax.numpy as jnp
@@ -7,7 +7,7 @@ import optax
 import pytest
 import torch
 
-from sid_jax.sid import adam, clip, sanitize
+from sid_jax.sid import adam, clip, clip_norm, sanitize, warmed_up
 
 LR, BETA2, EPS = 1e-2, 0.999, 1e-6
 
@@ -87,3 +87,55 @@ def test_sanitize_leaves_finite_gradients_alone():
 @pytest.mark.parametrize(("value", "expected"), [(1.0, [-1, 0.5, 1]), (None, [-3, 0.5, 8])])
 def test_clip(value, expected):
     np.testing.assert_array_equal(clip({"w": jnp.array([-3, 0.5, 8])}, value)["w"], expected)
+
+
+@pytest.mark.parametrize("largest", [0.7, 1e6])
+def test_clip_norm_equals_torch(largest):
+    """Over all tensors together; gradients whose norm is smaller stay as they are."""
+    _, (gradients, *_) = problem(1)
+    theirs = [torch.nn.Parameter(torch.zeros(g.shape)) for g in gradients.values()]
+    for p, g in zip(theirs, gradients.values(), strict=True):
+        p.grad = torch.tensor(g)
+    torch.nn.utils.clip_grad_norm_(theirs, largest)
+    ours = clip_norm(gradients, largest)
+    for name, p in zip(gradients, theirs, strict=True):
+        np.testing.assert_allclose(ours[name], p.grad, rtol=1e-5)
+    assert (largest > 1) == all(np.array_equal(ours[name], g) for name, g in gradients.items())
+
+
+def test_without_a_limit_gradients_are_what_they_were():
+    assert clip_norm(gradients := object(), None) is gradients
+
+
+def test_warm_up():
+    """Linear from the first update on, which is no update of zero; then the rate itself, to the bit."""
+    rates = [float(warmed_up(0.3, 2.5, jnp.int32(count))) for count in (1, 2, 3, 4, 1000)]
+    np.testing.assert_allclose(rates, [0.3 / 2.5, 0.6 / 2.5, 0.3, 0.3, 0.3], rtol=1e-6)
+    assert rates[2:] == [float(np.float32(0.3))] * 3
+    assert warmed_up(0.3, 0, jnp.int32(1)) == 0.3 and isinstance(warmed_up(0.3, 0, jnp.int32(1)), float)
+
+
+ON_8_DEVICES = """
+import jax
+import numpy as np
+
+from sid_jax.runtime.devices import mesh as meshes
+from sid_jax.sid import clip_norm
+
+meshes.SMALL = 1
+mesh = meshes.make_mesh(data=2, fsdp=4)
+rng = np.random.default_rng(0)
+gradients = {"w": rng.normal(size=(16, 24)).astype(np.float32), "b": rng.normal(size=5).astype(np.float32)}
+shardings = meshes.parameter_shardings(gradients, mesh)
+placed = meshes.place(gradients, shardings)
+assert len(placed["w"].sharding.device_set) == 8 and placed["w"].addressable_shards[0].data.size == 16 * 24 / 4
+clipped = jax.jit(lambda g: clip_norm(g, 0.5), out_shardings=shardings)(placed)
+norm = np.sqrt(sum(np.sum(np.square(g, dtype=np.float64)) for g in gradients.values()))
+for name, value in gradients.items():
+    np.testing.assert_allclose(clipped[name], value * 0.5 / norm, rtol=1e-5)
+"""
+
+
+@pytest.mark.slow
+def test_the_norm_is_that_of_all_shards(eight_devices):
+    eight_devices(ON_8_DEVICES)
