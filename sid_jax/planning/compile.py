@@ -70,6 +70,7 @@ class Compiled:
       xla_bytes: the compiler's own count of the bytes to and from the main memory, in the same way.
       seconds: that compiling took.
       text: the optimised HLO, or the error that says that the program is too large.
+      executable: runs it, where the target is here.
     """
 
     memory: Memory
@@ -79,6 +80,7 @@ class Compiled:
     xla_bytes: float | None
     seconds: float
     text: str
+    executable: jax.stages.Compiled | None = None
 
     @property
     def run_seconds(self) -> float | None:
@@ -95,19 +97,24 @@ class Compiled:
         return seconds + self.cost.kernel_seconds
 
 
-def compile_for(target: Target, lowered: jax.stages.Lowered, *, quick: bool = True) -> Compiled:
+def compile_for(
+    target: Target, lowered: jax.stages.Lowered, *, quick: bool = True, as_trained: bool = False
+) -> Compiled:
     """Compiles a program; one that is too large for the target is a result and not an error.
 
     Args:
       target: what it is compiled for.
       lowered: the program, lowered for the target's devices.
       quick: with the options `QUICK`.
+      as_trained: with no options at all, as `train` compiles; the target must be here.
 
     Raises:
       RuntimeError: the compiler fails for another reason, or reports no memory or no program.
     """
     began = time.perf_counter()
     options = {**NEEDED.get(target.platform, {}), **(QUICK[target.platform] if quick else {})}
+    if as_trained:
+        options = {}
     try:
         compiled = lowered.compile(compiler_options=options)
     except jax.errors.JaxRuntimeError as error:
@@ -139,6 +146,7 @@ def compile_for(target: Target, lowered: jax.stages.Lowered, *, quick: bool = Tr
         xla_bytes=analysis.get("bytes accessed"),
         seconds=seconds,
         text=text,
+        executable=compiled,
     )
 
 

@@ -8,10 +8,12 @@ from ml_collections import ConfigDict
 from sid_jax.experiment.build import guidance_of
 from sid_jax.planning.compile import Compiled
 from sid_jax.planning.cost import KERNEL_SHARE
+from sid_jax.planning.measured import DROPPED, Run
 from sid_jax.planning.program import Program, floor_forwards, forward_flops
 from sid_jax.planning.targets import Target
 
 GB = 1e9
+_WIDTH = len("  utilisation")
 _PREFIXES = ((1e12, "T"), (1e9, "G"), (1e6, "M"))
 
 
@@ -38,6 +40,8 @@ def measure(config: ConfigDict, target: Target, program: Program, compiled: Comp
         "fits": memory.peak <= chip.memory,
         "bytes_per_chip": asdict(memory),
         "chip_bytes": chip.memory,
+        "chip_known": chip.known,
+        "chip_flops": chip.flops,
         "compile_seconds": compiled.seconds,
     }
     if cost is None:
@@ -99,11 +103,73 @@ def table(figures: dict[str, Any]) -> str:
             "collectives",
             ", ".join(f"{kind} {size / GB:.2f} GB" for kind, size in figures["collective_bytes"].items()) or "none",
         ),
-        ("time", _time(figures)),
-        ("utilisation", f"{100 * figures['utilisation']:.1f} % of the peak, of the floor's FLOPs"),
-        ("images", f"{figures['images_per_second']:.1f} a second on {figures['chips']} chip(s), by that estimate"),
-        ("compiled in", f"{figures['compile_seconds']:.0f} s"),
     ]
+    if figures["chip_known"]:
+        rows += [
+            ("time", _time(figures)),
+            ("utilisation", f"{100 * figures['utilisation']:.1f} % of the peak, of the floor's FLOPs"),
+            ("images", f"{figures['images_per_second']:.1f} a second on {figures['chips']} chip(s), by that estimate"),
+        ]
+    else:
+        rows.append(("time", "no estimate: the peak of this chip is not known"))
+    return _lines([*rows, ("compiled in", f"{figures['compile_seconds']:.0f} s")])
+
+
+def with_measured(figures: dict[str, Any], run: Run) -> dict[str, Any]:
+    """The figures of a plan, with those of its program as it ran under the name `measured`."""
+    per_image = figures["forward_flops_per_image"] * figures["floor_forwards"]
+    achieved = per_image * figures["batch"] / figures["chips"] / run.seconds
+    return figures | {
+        "measured": {
+            "device": run.device,
+            "processes": run.processes,
+            "updates": len(run.each),
+            "seconds": run.seconds,
+            "seconds_of_each": list(run.each),
+            "images_per_second": figures["batch"] / run.seconds,
+            "peak_bytes_per_chip": run.peak,
+            "peak_by": run.peak_by,
+            "flops_per_second": achieved,
+            "utilisation": achieved / figures["chip_flops"] if figures["chip_known"] else None,
+        }
+    }
+
+
+def table_of_measured(figures: dict[str, Any]) -> str:
+    """What was measured, as lines like those of `table`, each beside the plan's figure."""
+    found, known = figures["measured"], figures["chip_known"]
+    each, planned = found["seconds_of_each"], figures["bytes_per_chip"]["peak"]
+
+    def beside(text: str) -> str:
+        return f"; the plan: {text}" if known else ""
+
+    memory = f"not known here; the compiled program's: {planned / GB:.3f} GB a chip"
+    if found["peak_bytes_per_chip"] is not None:
+        peak = found["peak_bytes_per_chip"]
+        memory = (
+            f"{peak / GB:.3f} GB a chip at the peak, by {found['peak_by']}; the compiled program's: "
+            f"{planned / GB:.3f} GB ({100 * (peak / planned - 1):+.1f} %)"
+        )
+    rows = [
+        (
+            "measured",
+            f"{found['updates']} updates of random weights, after {DROPPED} that do not count, on {figures['chips']} x "
+            f"{found['device']} in {found['processes']} process(es)",
+        ),
+        (
+            "  time",
+            f"{1e3 * found['seconds']:.1f} ms an update, the median of {1e3 * min(each):.1f} to {1e3 * max(each):.1f}"
+            + beside(f"{1e3 * figures['seconds_estimate']:.1f}"),
+        ),
+        (
+            "  images",
+            f"{found['images_per_second']:.1f} a second" + beside(f"{figures['images_per_second']:.1f}"),
+        ),
+        ("  memory", memory),
+    ]
+    if known:
+        share = beside(f"{100 * figures['utilisation']:.1f} %")
+        rows.append(("  utilisation", f"{100 * found['utilisation']:.1f} % of the peak, of the floor's FLOPs{share}"))
     return _lines(rows)
 
 
@@ -121,5 +187,5 @@ def _time(figures: dict[str, Any]) -> str:
 
 
 def _lines(rows: list[tuple[str, str]]) -> str:
-    width = max(len(name) for name, _ in rows)
+    width = max(_WIDTH, *(len(name) for name, _ in rows))
     return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)

@@ -1,10 +1,12 @@
-"""Accelerators by name: what they have, and devices that programs can be compiled for without one being here.
+"""Accelerators by name: what they have, and devices that programs can be compiled for without one being here; and the
+accelerators that are here.
 
 `tpu:v5e:2x4` is a TPU of generation v5e with a topology of 2 x 4 chips, for which libtpu compiles; `gpu:h100:8` is
 eight GPUs in one machine, for which the CUDA plugin of JAX compiles from a description of the device in `gpus/`;
 `cpu:4` is the CPU of this machine, simulated four times, to try things out.
 """
 
+import dataclasses
 import importlib
 import importlib.util
 import os
@@ -26,11 +28,13 @@ class Chip:
       memory: bytes of the main memory that a program can have.
       flops: operations of dense matrix products in bfloat16 a second, at the peak.
       bandwidth: bytes a second to and from the main memory.
+      known: false for any other chip, whose `flops` and `bandwidth` are made up.
     """
 
     memory: float
     flops: float
     bandwidth: float
+    known: bool = True
 
 
 GIB = 2**30
@@ -50,7 +54,20 @@ GPUS = {
 }
 MOST_CHIPS = 2**16
 """More than the largest pods have. A description of more takes memory, and no compiler knows it."""
-CPU = Chip(memory=float("inf"), flops=1e11, bandwidth=1e10)
+CPU = Chip(memory=float("inf"), flops=1e11, bandwidth=1e10, known=False)
+OTHER_GPUS = {
+    "H200": Chip(memory=141e9, flops=989e12, bandwidth=4800e9),
+    "H100 PCIe": Chip(memory=80e9, flops=756e12, bandwidth=2000e9),
+    "A100-SXM4-40GB": Chip(memory=40e9, flops=312e12, bandwidth=1555e9),
+    "L40S": Chip(memory=48e9, flops=362e12, bandwidth=864e9),
+    "L4": Chip(memory=24e9, flops=121e12, bandwidth=300e9),
+}
+"""By a part of the name that a device gives itself. They are measured where they are, and not planned for."""
+_KINDS = {
+    "tpu": {"v4": "v4", "v5 lite": "v5e", "v5e": "v5e", "v5p": "v5p", "v5": "v5p", "v6 lite": "v6e", "v6e": "v6e"},
+    "gpu": {"H100 80GB": "h100", "A100-SXM4-80GB": "a100", "A100 80GB": "a100", "RTX 4090": "rtx4090"},
+}
+"""Our names of chips, by a part of the name that a device gives itself; the first that fits."""
 FORMS = "tpu:v4|v5e|v5p|v6e:TOPOLOGY (such as tpu:v5e:2x4), gpu:h100|a100|rtx4090:COUNT, or cpu:COUNT"
 
 
@@ -156,3 +173,47 @@ def _open_cpu(count: int) -> list[jax.Device]:
     if jax.device_count("cpu") < count:
         raise UserError(f"target cpu:{count}: set XLA_FLAGS=--xla_force_host_platform_device_count={count}")
     return jax.devices("cpu")[:count]
+
+
+def present(name: str | None = None) -> Target:
+    """What JAX has here: the devices of all processes, of its default backend.
+
+    Its memory is what JAX may take of a device's, where the devices say that.
+
+    Args:
+      name: the target that has to be here, in one of `FORMS`; None: no matter.
+
+    Raises:
+      UserError: something else is here.
+    """
+    devices = jax.devices()
+    here = _present(devices)
+    if name is not None:
+        asked = parse(name)
+        if (asked.platform, asked.count, asked.chip.flops) != (here.platform, here.count, here.chip.flops):
+            raise UserError(
+                f"--target {name} is not here, where JAX has {here.name}: leave --target out to measure that, or "
+                f"--measure to plan for {name}"
+            )
+    limit = (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit")
+    return dataclasses.replace(here, chip=dataclasses.replace(here.chip, memory=limit)) if limit else here
+
+
+def _present(devices: list[jax.Device]) -> Target:
+    platform, kind, count = devices[0].platform, devices[0].device_kind, len(devices)
+    ours = next((name for part, name in _KINDS.get(platform, {}).items() if _named(part, kind)), None)
+    if platform == "tpu" and ours:
+        sizes = [1 + max(places) for places in zip(*(device.coords for device in devices), strict=True)]
+        shape = "x".join(map(str, sizes[:2] if ours in ("v5e", "v6e") else sizes))
+        return Target(f"tpu:{ours}:{shape}", platform, count, TPUS[ours], lambda: devices)
+    if platform == "gpu" and ours:
+        return Target(f"gpu:{ours}:{count}", platform, count, GPUS[ours][1], lambda: devices)
+    if platform == "cpu":
+        return Target(f"cpu:{count}", platform, count, CPU, lambda: devices)
+    chip = next((chip for part, chip in OTHER_GPUS.items() if platform == "gpu" and _named(part, kind)), CPU)
+    return Target(f"{count} x {kind}", platform, count, chip, lambda: devices)
+
+
+def _named(part: str, kind: str) -> bool:
+    """Whether a device's name has a part that ends where a word does: "L4", which "NVIDIA L40" has not."""
+    return f"{part} " in f"{kind} "

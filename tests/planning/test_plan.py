@@ -39,6 +39,16 @@ def test_a_plan_is_a_table_and_a_json_file(tiny_overrides, target, tmp_path, cap
         (["--target=cpu:1", "--find-batch"], "--find-batch: cpu:1 has no memory of its own to fill"),
         (["--target=cpu:1", "--config.batch=7", "--config.accumulation=2"], "batch 7 can't be split"),
         (["--target=cpu:1", "--config.resolution=500"], "resolution 500 does not suit"),
+        (["--target=cpu:1", "--config.resolution=512x500"], "resolution 512x500 does not suit"),
+        ([], "--target is missing: name what to compile for, or --measure the devices that are here"),
+        (["--target=cpu:1", "--updates=5"], "--updates is of --measure"),
+        (["--target=cpu:1", "--process-id=0"], "--coordinator, --num-processes and --process-id are of --measure"),
+        (["--measure", "--updates=0"], "--updates is 0: use 1 to 1000000"),
+        (["--measure", "--find-batch"], "--find-batch plans and --measure runs"),
+        (["--measure", "--target=gpu:h100:8"], "--target gpu:h100:8 is not here, where JAX has cpu:1: leave"),
+        (["--measure", "--target=cpu:3"], "--target cpu:3 is not here"),
+        (["--measure", "--target=tpu"], "target 'tpu' is not known"),
+        (["--measure", "--num-processes=2"], "--coordinator and --process-id missing"),
     ],
 )
 def test_bad_input_is_one_line(arguments, line, capsys):

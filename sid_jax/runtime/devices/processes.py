@@ -107,6 +107,13 @@ def gather(value: bool) -> np.ndarray:
     return multihost_utils.process_allgather(np.asarray(value)).reshape(-1)
 
 
+def largest(value: float) -> float:
+    """The largest value of all processes; all of them call this together."""
+    if jax.process_count() == 1:
+        return value
+    return float(np.max(multihost_utils.process_allgather(np.float32(value))))
+
+
 def wait_for_all(where: str) -> None:
     """Returns when every process has called this with the same text."""
     multihost_utils.sync_global_devices(where)
