@@ -14,8 +14,9 @@ import numpy as np
 from ml_collections import ConfigDict, config_dict
 
 from sid_jax.errors import UserError
-from sid_jax.runtime.cli.config_file import flatten
+from sid_jax.runtime.cli.config_file import SIZE, flatten
 from sid_jax.runtime.run.retention import Keep
+from sid_jax.size import size_of
 
 
 def default(family: str = "stable_diffusion") -> ConfigDict:
@@ -119,7 +120,8 @@ def _common() -> ConfigDict:
     c.teacher = "stable-diffusion-v1-5/stable-diffusion-v1-5"  # a diffusers folder, or a hub id
     c.variant = ""  # "fp16" reads *.fp16.safetensors, of each network that has such files
     c.revision = "main"  # branch, tag or commit of a hub id
-    c.resolution = 512  # pixels; height and width of the images
+    # Pixels: the side of square images, or (height, width), on the command line HEIGHTxWIDTH.
+    c.resolution = config_dict.FieldReference(512, field_type=SIZE)
 
     # How long, and how much at once.
     c.images = 10_000_000  # generated images that the generator is trained on
@@ -222,7 +224,6 @@ def _common() -> ConfigDict:
 
 RANGES = {
     "seed": "[0, 2^64)",
-    "resolution": "[1, 8192]",
     "images": "[1, 2^53]",
     "batch": "[1, 2^20]",
     "accumulation": "[1, 2^20]",
@@ -306,6 +307,11 @@ def check_numbers(config: ConfigDict) -> None:
     Raises:
       UserError: one is not; the line names it, and its range.
     """
+    if "resolution" in config:
+        try:
+            size_of(config.resolution)
+        except ValueError as error:
+            raise UserError(f"config key resolution is {error}") from None
     ranges = RANGES | SECTION_RANGES.get(config.family, {}) if "family" in config else {}
     for key, whole in flatten(config).items():
         for value in whole if isinstance(whole, tuple | list) else (whole,):

@@ -28,6 +28,7 @@ from sid_jax.runtime.storage.arrays import Rows, npy_in
 from sid_jax.runtime.storage.files import absolute, on_disk, reaching
 from sid_jax.runtime.storage.zips import zip_appearing
 from sid_jax.sid import MOST_SEED, FewStep
+from sid_jax.size import size_of
 
 MOST_STEPS = 10_000  # of a sampler: a sample of so many would take hours
 MOST_PICTURES = 2**31 - 1  # whose noises are told apart by an int32
@@ -97,7 +98,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     requests = model.teacher.conditions.asked(arguments.asked)
     asked = _Repeated(requests, arguments.n, in_turn=arguments.out is None)
-    batch = max(1, min(len(asked), 100 * 64**2 // resolution**2))
+    batch = max(1, min(len(asked), 100 * 64**2 // math.prod(size_of(resolution))))
     given = None if noise is None else first_noise(noise, len(asked), model.teacher.space.shape(resolution))
     made = ImageProgram(model.teacher, sampler, resolution, batch).batches(params, asked, arguments.seed, given)
     if arguments.out is None:
@@ -219,7 +220,7 @@ def save(
                 with reaching(folder):
                     save_png(image, folder / name)
                 count += 1
-                if count <= _most_in_grid(len(image), columns):
+                if count <= _most_in_grid(image.shape[0], image.shape[1], columns):
                     shown.append(image)
         save_png(image_grid(np.stack(shown), columns if 1 < columns <= len(shown) else None), folder / "grid.png")
     except OSError as error:
@@ -263,7 +264,7 @@ def _not_finite(picture: str, asked: Any) -> UserError:
     )
 
 
-def _most_in_grid(side: int, columns: int) -> int:
+def _most_in_grid(height: int, width: int, columns: int) -> int:
     """How many pictures a grid shows: whole rows, if at least one fits."""
-    fit = max(1, GRID_PIXELS // max(side, TILE) ** 2)
+    fit = max(1, GRID_PIXELS // (max(height, TILE) * max(width, TILE)))
     return max(fit // columns * columns, 1) if columns <= fit else fit

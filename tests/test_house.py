@@ -22,7 +22,7 @@ FLOORS = {
     4: ("teachers",),
     3: ("formats", "data", "config"),
     2: ("runtime.devices", "runtime.run", "runtime.storage", "runtime.cli", "assets"),
-    1: ("sid", "models", "metrics", "errors"),
+    1: ("sid", "models", "metrics", "errors", "size"),
 }
 """Rooms by floor: a room imports from its own floor and from those below, and no two rooms import each other."""
 

@@ -1,9 +1,11 @@
-"""Encoded pictures from anywhere to square arrays of one size, without trusting what they say they are."""
+"""Encoded pictures from anywhere to arrays of one size, without trusting what they say they are."""
 
 import io
 
 import numpy as np
 from PIL import Image, ImageOps
+
+from sid_jax.size import Resolution, size_of
 
 FORMATS = ("JPEG", "PNG", "WEBP")
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
@@ -14,29 +16,30 @@ class Corrupted(Exception):
     """An image that can't be used; the message says why."""
 
 
-def decode(data: bytes, resolution: int, most_pixels: int) -> np.ndarray:
-    """The largest square in the middle of an image, resized.
+def decode(data: bytes, resolution: Resolution, most_pixels: int) -> np.ndarray:
+    """The largest part in the middle of an image that has the wanted proportions, resized.
 
-    The size that the header states is checked before a pixel is decoded, and the square is cut out before it is
+    The size that the header states is checked before a pixel is decoded, and the part is cut out before it is
     resized. So neither a small file of a huge image nor a very long image takes much memory.
 
     Args:
       data: a JPEG, PNG or WebP file.
-      resolution: in pixels.
+      resolution: what is wanted.
       most_pixels: width times height that an image may have.
 
     Returns:
-      uint8 `[resolution, resolution, 3]`.
+      uint8 `[H, W, 3]`.
 
     Raises:
       Corrupted: it is not such a file, is damaged, or is too large.
     """
     image = read_rgb(data, most_pixels)
+    size = size_of(resolution)
     width, height = image.size
-    side = min(width, height)
-    left, top = (width - side) / 2, (height - side) / 2
-    square = image.resize((resolution, resolution), Image.Resampling.LANCZOS, box=(left, top, left + side, top + side))
-    return np.asarray(square)
+    cut_width, cut_height = min(width, height * size.width / size.height), min(height, width * size.height / size.width)
+    left, top = (width - cut_width) / 2, (height - cut_height) / 2
+    box = (left, top, left + cut_width, top + cut_height)
+    return np.asarray(image.resize((size.width, size.height), Image.Resampling.LANCZOS, box=box))
 
 
 def read_rgb(data: bytes, most_pixels: int, *, upright: bool = True) -> Image.Image:

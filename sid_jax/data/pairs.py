@@ -8,6 +8,8 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from sid_jax.size import Resolution
+
 
 class Pair(NamedTuple):
     """An image and what it is of.
@@ -26,12 +28,12 @@ class Encoded(NamedTuple):
 
     Attributes:
       shape: (h, w, C) of a latent.
-      resolution: of the images, in pixels.
+      resolution: of the images.
       space: identifies the space of the latents (`Space.digest` of a teacher).
     """
 
     shape: tuple[int, ...]
-    resolution: int
+    resolution: Resolution
     space: str
 
 

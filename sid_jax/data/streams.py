@@ -11,6 +11,7 @@ import numpy as np
 from sid_jax.data.images import Corrupted, decode
 from sid_jax.data.pairs import PairSource
 from sid_jax.errors import UserError
+from sid_jax.size import Resolution
 
 Arrays = Any  # a pytree of numpy arrays `[B, ...]`
 
@@ -114,7 +115,7 @@ class PairStream:
       batch: B, over all hosts.
       seed: of the order.
       read: from a list of n conditions to a pytree of numpy arrays `[n, ...]`, such as tokens.
-      resolution: of the images, in pixels.
+      resolution: of the images.
       most_pixels: that an image may have; larger ones are counted as corrupted.
       rows: the indices of this host's rows of a batch; by default all.
     """
@@ -125,7 +126,7 @@ class PairStream:
         batch: int,
         seed: int,
         read: Callable[[list[Any]], Arrays],
-        resolution: int,
+        resolution: Resolution,
         most_pixels: int,
         rows: Sequence[int] | None = None,
     ) -> None:
@@ -214,7 +215,7 @@ def _seed_of_order(seed: int) -> int:
 
 
 def _load(
-    source: PairSource, index: int, number: int, resolution: int, most_pixels: int
+    source: PairSource, index: int, number: int, resolution: Resolution, most_pixels: int
 ) -> tuple[np.ndarray, Any, int]:
     """The image and a condition of the first usable pair from `index` on, and how many pairs were skipped.
 

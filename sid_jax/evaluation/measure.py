@@ -16,6 +16,7 @@ from sid_jax.experiment.images import ImageProgram
 from sid_jax.experiment.student import Student
 from sid_jax.runtime.run.pictures import side_by_side
 from sid_jax.runtime.storage.files import on_disk
+from sid_jax.size import size_of
 from sid_jax.teachers.conditions import Asked
 from sid_jax.teachers.teacher import Teacher
 
@@ -40,9 +41,9 @@ def check_measurable(config: ConfigDict, teacher: Teacher, metric: DigitsMetric)
       UserError: the metric is of images of another size or of prompts that this teacher does not take, or the teacher
         can't be sampled so.
     """
-    if config.resolution != metric.resolution:
+    if (size := size_of(config.resolution)) != size_of(metric.resolution):
         raise UserError(
-            f"config key resolution is {config.resolution}, and the metric {config.evaluate.metric} is of images of "
+            f"config key resolution is {size}, and the metric {config.evaluate.metric} is of images of "
             f"{metric.resolution} px: leave evaluate.metric empty for another size"
         )
     if teacher.conditions.noun != "prompts" and asked_of(config, teacher.conditions) != list(range(10)):

@@ -20,6 +20,7 @@ from sid_jax.runtime.devices import processes
 from sid_jax.runtime.devices.precision import parse_dtype
 from sid_jax.runtime.run.progress import Progress
 from sid_jax.runtime.storage.files import absolute, is_remote
+from sid_jax.size import Resolution
 from sid_jax.teachers.conditions import Asked, CachedConditions, Conditions
 from sid_jax.teachers.teacher import Teacher
 
@@ -79,7 +80,7 @@ def _key(config: ConfigDict, conditions: Conditions, asked: Asked) -> str:
 def _make_cache(
     folder: Path,
     conditions: Conditions,
-    resolution: int,
+    resolution: Resolution,
     asked: Asked,
     mesh: jax.sharding.Mesh,
     cache: Embeddings | None,

@@ -12,6 +12,7 @@ from sid_jax.errors import UserError
 from sid_jax.experiment.networks import networks_of, params_of
 from sid_jax.runtime.devices import mesh as meshes
 from sid_jax.sid import Condition, Frozen, key_of, seed_words
+from sid_jax.size import Resolution
 from sid_jax.teachers.conditions import Asked
 from sid_jax.teachers.space import as_bytes
 from sid_jax.teachers.teacher import Sampler, Teacher
@@ -32,7 +33,7 @@ class ImageProgram:
     Args:
       teacher: with the parameters of its conditions and space; the denoiser's are given at each call.
       sampler: that of a student, or of the teacher.
-      resolution: of the images, in pixels.
+      resolution: of the images.
       batch: images at a time, rounded up to a multiple of the devices.
       mesh: the devices that share the work, and that all parameters are on; by default one.
       strict: whether a picture that is not finite is an error.
@@ -42,7 +43,7 @@ class ImageProgram:
         self,
         teacher: Teacher,
         sampler: Sampler,
-        resolution: int,
+        resolution: Resolution,
         batch: int = 100,
         mesh: jax.sharding.Mesh | None = None,
         strict: bool = True,

@@ -11,6 +11,7 @@ from sid_jax.models.layers.constant import Constant
 from sid_jax.runtime.devices import mesh as meshes
 from sid_jax.runtime.devices.gather import gather_weights
 from sid_jax.sid import Networks, Optimizer, TrainState
+from sid_jax.size import Resolution
 from sid_jax.teachers.teacher import Teacher
 
 
@@ -27,7 +28,7 @@ class Regularization(NamedTuple):
 
 def networks_of(
     teacher: Teacher,
-    resolution: int,
+    resolution: Resolution,
     mesh: jax.sharding.Mesh | None = None,
     regularization: Regularization = Regularization(),  # noqa: B008 (it can't be changed)
 ) -> Networks:
@@ -35,7 +36,7 @@ def networks_of(
 
     Args:
       teacher: its graphs say what the networks compute in; its parameters are not used.
-      resolution: of the images, in pixels.
+      resolution: of the images.
       mesh: over whose `fsdp` axis the denoiser's parameters are sharded.
       regularization: of a train step.
     """

@@ -16,6 +16,7 @@ from sid_jax.experiment.condition_cache import precomputes
 from sid_jax.experiment.networks import params_of
 from sid_jax.runtime.devices import mesh as meshes
 from sid_jax.sid import Batch, Gan, Real
+from sid_jax.size import Resolution, size_of
 from sid_jax.teachers.conditions import Asked
 from sid_jax.teachers.space import Space
 from sid_jax.teachers.teacher import Teacher
@@ -105,12 +106,13 @@ def _as_counted(config: ConfigDict, asked: Asked) -> Asked:
     return CountedLabels(asked, read_counts(counts, len(asked))) if counts else asked
 
 
-def _check_encoded(encoded: Encoded, name: str, space: Space, resolution: int) -> None:
+def _check_encoded(encoded: Encoded, name: str, space: Space, resolution: Resolution) -> None:
     shape = space.shape(resolution)
-    if encoded.shape != shape or encoded.resolution != resolution:
+    found, wanted = size_of(encoded.resolution), size_of(resolution)
+    if encoded.shape != shape or found != wanted:
         raise UserError(
-            f"real.source {name}: its latents {encoded.shape} are of images of {encoded.resolution} px; "
-            f"resolution {resolution} needs {shape}: write it anew"
+            f"real.source {name}: its latents {encoded.shape} are of images of {found} px; "
+            f"resolution {wanted} needs {shape}: write it anew"
         )
     if encoded.space != space.digest():
         raise UserError(

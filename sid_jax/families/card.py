@@ -7,6 +7,7 @@ from sid_jax.families.pipeline import Pipeline
 from sid_jax.families.schedulers import SID_SCHEDULER
 from sid_jax.formats.model_card import head, licence_of
 from sid_jax.sid import Guidance
+from sid_jax.size import size_of
 from sid_jax.teachers.teacher import Export
 
 CARD = """\
@@ -25,7 +26,7 @@ from diffusers import {pipeline}
 folder = "."
 pipe = {pipeline}.from_pretrained(folder, torch_dtype=torch.float32)
 {own}pipe.to("cuda" if torch.cuda.is_available() else "cpu")
-size = {{"height": {resolution}, "width": {resolution}}}
+size = {{"height": {height}, "width": {width}}}
 image = pipe("{prompt}", num_inference_steps={steps}, guidance_scale=1.0, **size).images[0]
 ```
 
@@ -96,7 +97,7 @@ def card_of(student: Export, pipeline: Pipeline, *, stock: bool) -> str:
         sys="" if stock else "import sys\n\n",
         own="" if stock else OWN_LINES.format(own=SID_SCHEDULER),
         prompt="a handwritten seven" if source == "bundled:digits" else "a photo of a corgi on a beach",
-        resolution=settings["resolution"],
+        **size_of(settings["resolution"])._asdict(),
     )
 
 

@@ -13,6 +13,7 @@ from sid_jax.families.pipeline import KINDS, Pipeline
 from sid_jax.families.schedulers import process_of
 from sid_jax.formats.bundle import Bundle
 from sid_jax.formats.diffusers_folder import INDEX
+from sid_jax.size import Resolution, size_of
 from sid_jax.teachers import component_of
 from sid_jax.teachers.conditions import PromptConditions
 from sid_jax.teachers.samplers.ddim import DDIM
@@ -85,7 +86,9 @@ def open_teacher(bundle: Bundle) -> Teacher:
     return teacher_of(open_pipeline(bundle))
 
 
-def combine_text(outputs: list[Any], is_empty: Callable[[], jax.Array], resolution: int, *, zero_empty: bool) -> Cond:
+def combine_text(
+    outputs: list[Any], is_empty: Callable[[], jax.Array], resolution: Resolution, *, zero_empty: bool
+) -> Cond:
     """The UNet's conditioning from what the text encoders say; pure, to be called within jit.
 
     With one text encoder, its last hidden state. With two (SDXL, Podell et al. 2023), the last but one hidden states
@@ -94,7 +97,7 @@ def combine_text(outputs: list[Any], is_empty: Callable[[], jax.Array], resoluti
     Args:
       outputs: of the text encoders, `CLIPTextOutput`.
       is_empty: which prompts are empty, `[B]` bool.
-      resolution: height and width of the images in pixels.
+      resolution: of the images.
       zero_empty: with two encoders, whether an empty prompt is encoded as zeros, as SDXL was trained.
 
     Returns:
@@ -109,7 +112,8 @@ def combine_text(outputs: list[Any], is_empty: Callable[[], jax.Array], resoluti
         empty = is_empty()
         context = jnp.where(empty[:, None, None], 0, context)
         pooled = jnp.where(empty[:, None], 0, pooled)
-    sizes = jnp.array([resolution, resolution, 0, 0, resolution, resolution], jnp.float32)
+    height, width = size_of(resolution)
+    sizes = jnp.array([height, width, 0, 0, height, width], jnp.float32)
     time_ids = jnp.tile(sizes, (context.shape[0], 1))
     return {
         "encoder_hidden_states": context,

@@ -17,6 +17,7 @@ from sid_jax.planning.cost import cost_of
 from sid_jax.runtime.devices import mesh as meshes
 from sid_jax.runtime.devices.precision import parse_dtype
 from sid_jax.sid import Batch, Frozen, Guidance, Real, TrainState, jit_train_step
+from sid_jax.size import Resolution
 from sid_jax.teachers.conditions import CachedConditions
 from sid_jax.teachers.teacher import Teacher
 
@@ -102,7 +103,7 @@ def shapes_of(tree: Any) -> Any:
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), tree)
 
 
-def forward_flops(teacher: Teacher, resolution: int) -> int:
+def forward_flops(teacher: Teacher, resolution: Resolution) -> int:
     """Operations of the denoiser's forward pass for one image, plain attention included; see `arithmetic`."""
     plain = teacher.denoiser.rebuild(dtype=jnp.bfloat16)
     x_t = jax.ShapeDtypeStruct((1, *teacher.space.shape(resolution)), jnp.float32)
@@ -116,7 +117,7 @@ def forward_flops(teacher: Teacher, resolution: int) -> int:
     return int(cost_of(hlo.parse(lowered.as_text(dialect="hlo"))).flops)
 
 
-def condition(teacher: Teacher, resolution: int, batch: int) -> dict[str, Any]:
+def condition(teacher: Teacher, resolution: Resolution, batch: int) -> dict[str, Any]:
     """What the denoiser is conditioned on, abstract, for a batch."""
     conditions = teacher.conditions
     read = jax.tree.map(lambda x: jax.ShapeDtypeStruct((batch, *x.shape[1:]), x.dtype), conditions.empty())

@@ -19,6 +19,7 @@ from sid_jax.data.prompts import read_prompt_file, read_prompts
 from sid_jax.data.streams import ConditionStream, Stream
 from sid_jax.errors import UserError
 from sid_jax.formats.fingerprint import digest_of
+from sid_jax.size import Resolution
 from sid_jax.teachers.component import Component, WithoutNetworks
 
 _RANGE_OF_CLASSES = re.compile(r"([0-9]{1,10})(?:-([0-9]{1,10}))?")
@@ -74,7 +75,7 @@ class Conditions(Protocol):
         """The same for nothing in particular, the unconditional case, with a batch axis of 1."""
         ...
 
-    def encode_condition(self, params: tuple[Any, ...], read: Any, resolution: int) -> dict[str, Any]:
+    def encode_condition(self, params: tuple[Any, ...], read: Any, resolution: Resolution) -> dict[str, Any]:
         """What was read -> the keyword arguments of the denoiser; pure, a part of compiled programs."""
         ...
 
@@ -106,7 +107,7 @@ class PromptConditions:
 
     text_encoders: tuple[Component, ...]
     tokenizers: tuple[Tokenizer, ...]
-    combine: Callable[[list[Any], Callable[[], jax.Array], int], dict[str, Any]]
+    combine: Callable[[list[Any], Callable[[], jax.Array], Resolution], dict[str, Any]]
     facts: tuple[Any, ...] = ()
     files: tuple[Path, ...] = ()
 
@@ -163,7 +164,7 @@ class PromptConditions:
         """The empty prompt's."""
         return self.read([""])
 
-    def encode_condition(self, params: tuple[Any, ...], read: Any, resolution: int) -> dict[str, Any]:
+    def encode_condition(self, params: tuple[Any, ...], read: Any, resolution: Resolution) -> dict[str, Any]:
         """The outputs of the text encoders, combined as the family does it."""
         outputs = [
             nnx.merge(component.graphdef, state, component.constants)(ids)
@@ -218,7 +219,7 @@ class CachedConditions(WithoutNetworks):
         """The empty prompt's condition."""
         return self.cache([""])
 
-    def encode_condition(self, params: tuple[Any, ...], read: Any, resolution: int) -> dict[str, Any]:
+    def encode_condition(self, params: tuple[Any, ...], read: Any, resolution: Resolution) -> dict[str, Any]:
         """Nothing is left to do."""
         del params, resolution
         condition: dict[str, Any] = read
@@ -290,7 +291,7 @@ class LabelConditions(WithoutNetworks):
         """No class."""
         return self.read([NO_LABEL])
 
-    def encode_condition(self, params: tuple[Any, ...], read: Any, resolution: int) -> dict[str, Any]:
+    def encode_condition(self, params: tuple[Any, ...], read: Any, resolution: Resolution) -> dict[str, Any]:
         """`class_labels`."""
         del params, resolution
         return {"class_labels": read}

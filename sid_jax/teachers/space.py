@@ -8,9 +8,8 @@ import jax.numpy as jnp
 from flax import nnx
 
 from sid_jax.errors import UserError
+from sid_jax.size import LARGEST, Resolution, Size, size_of
 from sid_jax.teachers.component import Component, WithoutNetworks
-
-_LARGEST = 8192  # pixels; latents of Stable Diffusion are then 1,024 wide
 
 
 class Space(Protocol):
@@ -30,8 +29,8 @@ class Space(Protocol):
         """The same with other networks, or the same networks with parameters."""
         ...
 
-    def shape(self, resolution: int) -> tuple[int, int, int]:
-        """(H, W, C) of what is diffused for images of `resolution` x `resolution` pixels. UserError if it can't be."""
+    def shape(self, resolution: Resolution) -> tuple[int, int, int]:
+        """(H, W, C) of what is diffused for images of that size. UserError if it can't be."""
         ...
 
     def encode_images(self, params: tuple[Any, ...], images: jax.Array) -> jax.Array:
@@ -80,20 +79,22 @@ class LatentSpace:
         (vae,) = parts
         return dataclasses.replace(self, vae=vae)
 
-    def shape(self, resolution: int) -> tuple[int, int, int]:
+    def shape(self, resolution: Resolution) -> tuple[int, int, int]:
         """(H, W, C) of the latents.
 
         Raises:
-          UserError: the autoencoder and the denoiser can't halve that resolution as often as they do, or it is absurd.
+          UserError: the autoencoder and the denoiser can't halve a side as often as they do, or it is absurd.
         """
         config = self.vae.config
         unit = config.downscale * self.multiple
-        if resolution < 1 or resolution % unit:
-            raise UserError(f"resolution {resolution} does not suit the teacher: use a multiple of {unit}")
-        if resolution > _LARGEST:
-            raise UserError(f"resolution {resolution} is too large: at most {_LARGEST} px are supported")
-        side = resolution // config.downscale
-        return side, side, config.latent_channels
+        height, width = resolution if isinstance(resolution, tuple | list) else (resolution, resolution)
+        size = Size(height, width)
+        if min(size) < 1 or height % unit or width % unit:
+            sides = "a multiple" if height == width else "multiples"
+            raise UserError(f"resolution {size} does not suit the teacher: use {sides} of {unit}")
+        if max(size) > LARGEST:
+            raise UserError(f"resolution {size} is too large: at most {LARGEST} px are supported")
+        return height // config.downscale, width // config.downscale, config.latent_channels
 
     def encode_images(self, params: tuple[Any, ...], images: jax.Array) -> jax.Array:
         """The mean of what the autoencoder says of each image, which a cache can hold and a sample would not be."""
@@ -120,7 +121,7 @@ class LatentSpace:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class PixelSpace(WithoutNetworks):
-    """Images of one size, in [-1, 1].
+    """Square images of one size, in [-1, 1].
 
     Attributes:
       resolution: their side in pixels.
@@ -130,13 +131,15 @@ class PixelSpace(WithoutNetworks):
     resolution: int
     channels: int = 3
 
-    def shape(self, resolution: int) -> tuple[int, int, int]:
+    def shape(self, resolution: Resolution) -> tuple[int, int, int]:
         """(H, W, C). Raises UserError for another resolution than the teacher's."""
-        if resolution != self.resolution:
+        size = size_of(resolution)
+        if size != (self.resolution, self.resolution):
+            square = "" if size.height == size.width else "square "
             raise UserError(
-                f"resolution {resolution} does not suit the teacher: it makes images of {self.resolution} px"
+                f"resolution {size} does not suit the teacher: it makes {square}images of {self.resolution} px"
             )
-        return resolution, resolution, self.channels
+        return *size, self.channels
 
     def encode_images(self, params: tuple[Any, ...], images: jax.Array) -> jax.Array:
         """Bytes to [-1, 1]."""

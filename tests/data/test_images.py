@@ -139,3 +139,15 @@ def test_a_very_long_image_is_cut_before_it_is_resized():
 def test_what_is_no_whole_image_is_corrupted(data):
     with pytest.raises(Corrupted):
         decode(data, 16, 10**6)
+
+
+@pytest.mark.parametrize(("height", "width", "left", "top"), [(40, 40, 0, 10), (40, 100, 10, 0), (90, 40, 0, 35)])
+def test_the_middle_part_of_other_proportions_is_resized(height, width, left, top):
+    """Twice as wide as high, from colours that say where a pixel was: red across, green down."""
+    image = np.zeros((height, width, 3), np.uint8)
+    image[..., 0] = 2 * np.arange(width)
+    image[..., 1] = 2 * np.arange(height)[:, None]
+    found = decode(encoded(image), (10, 20), 10**6).astype(float)
+    assert found.shape == (10, 20, 3)
+    part = np.array(Image.fromarray(image[top : height - top, left : width - left]).resize((20, 10), 1), float)
+    np.testing.assert_allclose(found, part, atol=1)

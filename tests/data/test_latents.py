@@ -43,6 +43,12 @@ def test_the_file_of_latents_is_an_array_of_as_many_as_there_are(cache):
     assert open_pairs(str(cache))[4].conditions == ("4", "x")
 
 
+def test_latents_of_another_size_say_which(tmp_path):
+    write_cache(tmp_path / "cache", batches(), COUNT, **ABOUT | {"resolution": (16, 24)})
+    cache = open_pairs(str(tmp_path / "cache"))
+    assert cache.encoded.resolution == (16, 24) and "5 at 16x24 px" in cache.name
+
+
 def full_disk(*arguments):
     raise OSError(28, "No space left on device")
 

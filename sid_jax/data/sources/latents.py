@@ -26,6 +26,7 @@ from sid_jax.runtime.storage.arrays import header_of
 from sid_jax.runtime.storage.folders import appearing
 from sid_jax.runtime.storage.json_files import parse_json, read_json, write_json
 from sid_jax.runtime.storage.small_files import open_regular, read_lines
+from sid_jax.size import Resolution, size_of
 
 _ABOUT, _LATENTS, _CAPTIONS = "cache.json", "latents.npy", "captions.jsonl"
 _DTYPE = np.dtype(np.float16)
@@ -59,8 +60,9 @@ class LatentCache:
         try:
             about = read_json(folder / _ABOUT)
             count, resolution, space = about.get("count"), about.get("resolution"), about.get("autoencoder")
-            if type(count) is not int or type(resolution) is not int or not isinstance(space, str) or count < 1:
-                raise ValueError(f"{_ABOUT} lacks count, resolution or autoencoder")
+            if type(count) is not int or not isinstance(space, str) or count < 1:
+                raise ValueError(f"{_ABOUT} lacks count or autoencoder")
+            size = size_of(resolution)
             self._conditions = Texts(_conditions_of(folder / _CAPTIONS))
             self.classes = _classes(self._conditions)
             self._file = open_regular(folder / _LATENTS)
@@ -70,8 +72,8 @@ class LatentCache:
                 raise ValueError(f"it has {rows} latents and {len(self._conditions)} lines of captions for {count}")
         except (UserError, OSError, ValueError) as error:
             raise UserError(f"{path} is not a whole cache of latents ({error}): write it anew") from error
-        self.name = f"latents of {about.get('source')}, {count} at {resolution} px, {space}"
-        self.encoded = Encoded(self._shape, resolution, space)
+        self.name = f"latents of {about.get('source')}, {count} at {size} px, {space}"
+        self.encoded = Encoded(self._shape, size.plain, space)
 
     def __len__(self) -> int:
         return len(self._conditions)
@@ -162,7 +164,7 @@ def write_cache(
     *,
     source: str,
     autoencoder: str,
-    resolution: int,
+    resolution: Resolution,
 ) -> int:
     """Writes a cache, whole or not at all; what is in the folder is replaced.
 
@@ -172,7 +174,7 @@ def write_cache(
       most: room is taken for so many latents when the first come; there may be fewer.
       source: the name of the pairs.
       autoencoder: identifies the autoencoder.
-      resolution: of the images, in pixels.
+      resolution: of the images.
 
     Returns:
       How many latents are in it.
@@ -203,7 +205,8 @@ def write_cache(
             # Closed here, as a disk may be full only then; and the folder appears when this block has ended.
             latents.close()
             lines.close()
-            about = {"source": source, "autoencoder": autoencoder, "resolution": resolution, "count": count}
+            size = size_of(resolution).plain
+            about = {"source": source, "autoencoder": autoencoder, "resolution": size, "count": count}
             write_json(new / _ABOUT, about)
     except OSError as error:
         raise UserError(f"{folder} can't be written to: {error.strerror or error}") from error

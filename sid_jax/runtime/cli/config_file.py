@@ -5,6 +5,7 @@ the schema of `train`. A key is written with dots (`optimizer.fake_lr`), and has
 whose default is None (an ml_collections placeholder) also takes `none`.
 """
 
+import copy
 import difflib
 import json
 import logging
@@ -21,11 +22,18 @@ from sid_jax import assets
 from sid_jax.errors import UserError, errors_in
 from sid_jax.runtime.storage.json_files import to_text
 from sid_jax.runtime.storage.small_files import check_regular, read_small_bytes
+from sid_jax.size import parse as parse_size
 
 RENAMED = {"optimizer.lr": "optimizer.fake_lr", "optimizer.glr": "optimizer.generator_lr"}
 """Keys that once had another name, old to new. Config files, overrides and saved configs may have the old name."""
 
-_TYPE_NAMES = {int: "an int", float: "a float", bool: "true or false", str: "a string", tuple: "a tuple"}
+SIZE = int | tuple
+"""The type of a key that is a size of images: one number, or (height, width); see `sid_jax.size`."""
+
+_TYPE_NAMES = {
+    int: "an int", float: "a float", bool: "true or false", str: "a string", tuple: "a tuple",
+    SIZE: "an int or HEIGHTxWIDTH",
+}  # fmt: skip
 
 _log = logging.getLogger(__name__)
 
@@ -71,7 +79,11 @@ def override(config: ConfigDict, schema: ConfigDict, key: str, text: str) -> Non
         return
     argument = f"--config.{key}={text}"
     parsed = flags.FlagValues()
+    group, leaf = _group_of(schema, key)
     try:
+        if group.get_type(leaf) == SIZE:
+            config.update_from_flattened_dict({key: parse_size(text)})
+            return
         config_flags.DEFINE_config_dict(
             "config", config, flag_values=parsed, lock_config=False, sys_argv=["", argument]
         )
@@ -116,14 +128,15 @@ def from_json(text: str, schema: Schema) -> ConfigDict:
     except (ValueError, TypeError, AttributeError) as error:
         raise UserError(f"the saved config is not a JSON object: {error}") from error
     schema = _schema_of(values, schema)
-    config = ConfigDict(schema.copy_and_resolve_references())
+    config = copy.deepcopy(schema)
     defaults = flatten(schema)
     for given, value in saved.items():
         key = current_name(given, defaults)
         if key not in defaults:
             raise UserError(f"saved config: {_unknown_key(key, list(defaults))}")
-        typed = tuple(value) if isinstance(defaults[key], tuple) and isinstance(value, list) else value
         group, leaf = _group_of(schema, key)
+        is_tuple = isinstance(defaults[key], tuple) or group.get_type(leaf) == SIZE
+        typed = tuple(value) if is_tuple and isinstance(value, list) else value
         try:
             if isinstance(value, bool) and group.get_type(leaf) is not bool:
                 raise TypeError("a truth value is no number")
@@ -256,7 +269,7 @@ def _unknown_key(key: str, known: list[str]) -> str:
 def _expected(schema: ConfigDict, key: str, default: Any) -> str:
     group, leaf = _group_of(schema, key)
     expected = group.get_type(leaf)
-    name = _TYPE_NAMES.get(expected, expected.__name__)
+    name = _TYPE_NAMES.get(expected) or expected.__name__
     if isinstance(default, tuple) and default:
         name += f" of {type(default[0]).__name__}"
     return f"{name} or none" if default is None else name
