@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from training_runs import metrics_of, student_bits, train_until_interrupted
 
-from sid_jax import sample, train
+from sid_jax import train
 from sid_jax.data.prompts import read_prompt_file
 from sid_jax.errors import UserError
 from sid_jax.evaluation.measure import StudentQuality, in_turn, open_metric
@@ -189,23 +189,3 @@ def test_gradient_accumulation_trains(tiny_arguments, tmp_path):
     train.main([*tiny_arguments, "--config.accumulation=4"])
     lines = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
     assert len(lines) == 3 and all(np.isfinite(line["generator_loss"]) for line in lines)
-
-
-@pytest.mark.slow
-def test_wide_images_warm_up_and_limits_go_on_to_the_bit(tiny_arguments, tmp_path):
-    """Grids and samples have the wanted proportions; the rates grow with the images of both starts together."""
-    settings = (
-        "--config.resolution=32x48", "--config.optimizer.fake_warmup=32", "--config.optimizer.generator_warmup=40",
-        "--config.optimizer.clip_norm=0.5", "--config.log_every=1",
-    )  # fmt: skip
-    train.main([*tiny_arguments, *settings])
-    train.main([*tiny_arguments, *settings, f"--workdir={tmp_path / 'halves'}", "--config.images=24"])
-    train.main([*tiny_arguments, *settings, f"--workdir={tmp_path / 'halves'}"])
-    assert metrics_of(tmp_path / "run") == metrics_of(tmp_path / "halves")
-    assert student_bits(tmp_path / "run") == student_bits(tmp_path / "halves")
-    rates = [(line["fake_lr"] / 6e-4, line["generator_lr"] / 1.5e-4) for line in metrics_of(tmp_path / "run")]
-    np.testing.assert_allclose(rates, np.minimum(np.arange(1, 7)[:, None] * 8 / [32, 40], 1), rtol=1e-5)
-
-    assert Image.open(tmp_path / "run/samples/student-000006.png").size == (2 * (2 * 48 + 4) + 4, 2 * (2 * 32 + 4) + 4)
-    sample.main([f"--run={tmp_path / 'run'}", "--prompts=a handwritten seven", f"--out={tmp_path / 'pictures'}"])
-    assert Image.open(tmp_path / "pictures/0000.png").size == (48, 32)
