@@ -63,8 +63,9 @@ def pytorch_pictures(pipe, z, steps):
     pipe.set_progress_bar_config(disable=True)
     z = torch.from_numpy(z).permute(0, 1, 4, 2, 3)
     images = pipe(
-        PROMPTS, num_inference_steps=steps, guidance_scale=1.0, height=32, width=32, latents=z[0], output_type="np"
-    ).images
+        PROMPTS, num_inference_steps=steps, guidance_scale=1.0, height=pipe.vae_scale_factor * z.shape[3],
+        width=pipe.vae_scale_factor * z.shape[4], latents=z[0], output_type="np",
+    ).images  # fmt: skip
     return images * 255
 
 
@@ -83,10 +84,11 @@ def own_scheduler(folder, z, monkeypatch):
     "overrides",
     [
         (),
+        ("--config.resolution=16x48", "--config.evaluate.metric="),
         ("--config.sid.num_steps=2", "--config.sid.t_init=999", "--config.sid.noise=ddim"),
         ("--config.sid.num_steps=4", "--config.sid.t_init=999", "--config.sid.noise=ddim"),
     ],
-    ids=["one step", "2 steps ddim", "4 steps ddim"],
+    ids=["one step", "not square", "2 steps ddim", "4 steps ddim"],
 )
 def test_a_stock_scheduler_makes_our_pictures(exported, overrides):
     student, folder = exported(*overrides)

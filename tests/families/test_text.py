@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from types import SimpleNamespace
 
 import diffusers
 import jax
@@ -84,6 +85,15 @@ def test_stable_diffusion_xl(teachers, pipelines, zero_empty):
     close(cond["added_cond_kwargs"]["text_embeds"], pooled)
     sizes = pipeline._get_add_time_ids((96, 96), (0, 0), (96, 96), torch.float32, text_encoder_projection_dim=12)
     close(cond["added_cond_kwargs"]["time_ids"], sizes.repeat(3, 1))
+
+
+def test_the_sizes_that_stable_diffusion_xl_is_told(pipelines):
+    """Height before width, as the pipeline has them."""
+    pipeline = diffusers.StableDiffusionXLPipeline.from_pretrained(pipelines["sdxl"], vae=None)
+    sizes = pipeline._get_add_time_ids((96, 64), (0, 0), (96, 64), torch.float32, text_encoder_projection_dim=12)
+    outputs = [SimpleNamespace(hidden_states=[np.zeros((2, 3, 4))] * 2, pooled=np.zeros((2, 12)))] * 2
+    cond = combine_text(outputs, lambda: np.zeros(2, bool), (96, 64), zero_empty=False)
+    close(cond["added_cond_kwargs"]["time_ids"], sizes.repeat(2, 1))
 
 
 @pytest.mark.parametrize("kind", ["sd", "sdxl"])

@@ -160,6 +160,44 @@ def test_three_iterations_with_dropped_prompts(strategy, before_generator):
             assert error < 1e-4 * np.linalg.norm(moved), (which, name)
 
 
+@pytest.mark.parametrize("accumulation", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_two_iterations_with_warm_up_and_limits(accumulation):
+    """PyTorch's own clipping, and rates as the method's page has them, of gradients that are summed over micro-batches;
+    the fake network's warm-up ends within the second iteration, the generator's after it."""
+    batch, rate, largest = accumulation * BATCH, 0.1, 2.0
+    warmups = 3 * batch // 2, 10 * batch
+    optimizer = dataclasses.replace(
+        OPTIMIZER, fake_lr=rate, generator_lr=rate, fake_warmup=warmups[0], generator_warmup=warmups[1],
+        clip_norm=largest,
+    )  # fmt: skip
+    settings = settings_of(guidance=PRESETS["zero_cfg"], batch=batch, accumulation=accumulation, optimizer=optimizer)
+    few_step = sid.FewStep(stable_diffusion(), 1, 625)
+    networks = sid.Networks(tiny_network.denoiser, tiny_network.encode, tiny_network.discriminator)
+    step = sid.make_train_step(networks, few_step, TIMES, settings)
+    params, table, tokens, real, reference = setting("epsilon", settings, few_step)
+    nets, state = [Net(each) for each in params], state_of(params)
+    optimizers = reference.optimizers(*nets[1:], step=0)
+    number = 0
+    for each, net, warmup in zip(optimizers, nets[1:], warmups, strict=True):
+
+        def before(optimizer, *_, net=net, warmup=warmup):
+            assert torch.nn.utils.clip_grad_norm_(net.parameters(), largest) > largest
+            optimizer.param_groups[0]["lr"] = rate * min(1, (number + 1) * batch / warmup)
+
+        each.register_step_pre_hook(before)
+    for number, rates in enumerate(((2 / 3, 0.1), (1, 0.2))):
+        draws = draws_of(settings, few_step, TIMES, number)
+        with jax.disable_jit():
+            state, metrics = step(state, sid.Frozen(params[0], table), batch_of(tokens, real))
+        reference.iteration(*nets, tokens, draws, number, optimizers)
+        assert [float(metrics[f"{name}_lr"]) / rate for name in ("fake", "generator")] == pytest.approx(rates)
+    for which, net, first in (("fake", nets[1], params[1]), ("generator", nets[2], params[2])):
+        for name, value in net.named_parameters():
+            moved = value.detach().numpy() - first[name]
+            error = np.linalg.norm(np.asarray(getattr(state, which)[name]) - first[name] - moved)
+            assert error < 1e-4 * np.linalg.norm(moved), (which, name)
+
+
 @pytest.mark.parametrize("noise", ["fixed", "ddim"])
 @pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
 def test_noise_types(noise, prediction_type):
