@@ -50,17 +50,35 @@ class Loss:
             raise ValueError(f"sid.weighting: {self.weighting!r} is not one of sid, {', '.join(WEIGHTINGS)}")
 
 
+class Gaps(NamedTuple):
+    """How far images of a sample are from each other: the mean over its pixels of the absolute difference, `[B]`.
+
+    No loss has them: L_sid has either sign, and these say whether it comes to rest.
+    """
+
+    teacher_fake: jax.Array
+    """|y_real - y_fake2|: 0 where the fake network has become what the teacher is."""
+    generator_teacher: jax.Array
+    """|x_g - y_real|: 0 where the teacher leaves the generated images as they are."""
+
+
 class Losses(NamedTuple):
     """Of each sample: its loss `[B]`, whether it is part of the loss, `[B]` bool, and its weight in it,
     `[B, 1, 1, 1]`.
 
-    With the GAN term also the raw logits of D at the corrupted generated images, `[B, ...]`.
+    With the GAN term also the raw logits of D at the corrupted generated images, `[B, ...]`; in update B also the gaps.
     """
 
     loss: jax.Array
     kept: jax.Array
     w: jax.Array
     logits: jax.Array | None = None
+    gaps: Gaps | None = None
+
+    @property
+    def sums_of_gaps(self) -> dict[str, jax.Array]:
+        """Each gap, summed over the samples, by the name of its metric; a sample that is left out has none."""
+        return {f"{name}_gap": jnp.sum(gap) for name, gap in self.gaps._asdict().items()} if self.gaps else {}
 
     @property
     def judged(self) -> Judged:
@@ -131,12 +149,14 @@ def generator_loss(
     # One network after the other, forwards and backwards, so that what they hold in between is not there at once.
     x_t, y_real = barrier((x_t, y_real))
     (y_fake2, y_fake3), logits = _of_fake(fake, x_t, t, condition, (guidance.kappa2, guidance.kappa3))
+    outputs = y_real, y_fake2
     y_real, y_fake2, y_fake3 = (process.to_x0(x_t, t, output) for output in (y_real, y_fake2, y_fake3))
 
     kept &= _finite(y_real) & _finite(y_fake2) & _finite(y_fake3)
+    gaps = _gaps(process, kept, x_g, x_t, t, outputs)
     x_g, y_real, y_fake2, y_fake3 = (_where(kept, value) for value in (x_g, y_real, y_fake2, y_fake3))
     w = weights(numbers.weighting, process, x_g, y_real, t)
-    return Losses(_where(kept, sid_loss(x_g, y_real, y_fake2, y_fake3, w, numbers.alpha)), kept, w, logits)
+    return Losses(_where(kept, sid_loss(x_g, y_real, y_fake2, y_fake3, w, numbers.alpha)), kept, w, logits, gaps)
 
 
 def sid_loss(
@@ -183,6 +203,29 @@ def _finite(images: jax.Array) -> jax.Array:
 def _where(kept: jax.Array, values: jax.Array) -> jax.Array:
     """Zero where a sample is left out: before the arithmetic, so that its gradient is zero and not NaN."""
     return jnp.where(kept.reshape(-1, *[1] * (values.ndim - 1)), values, 0)
+
+
+def _gaps(
+    process: Process,
+    kept: jax.Array,
+    x_g: jax.Array,
+    x_t: jax.Array,
+    t: jax.Array,
+    outputs: tuple[jax.Array, jax.Array],
+) -> Gaps:
+    """The gaps between x_g, y_real and y_fake2, which are made here once more of the networks' outputs.
+
+    A second use of those that L_sid is made of would change how XLA fuses it and its gradient, and so how they round.
+    Behind a barrier these are others.
+    """
+    kept, x_g, x_t, outputs = barrier(jax.lax.stop_gradient((kept, x_g, x_t, outputs)))
+    y_real, y_fake = (process.to_x0(x_t, t, output) for output in outputs)
+    x_g, y_real, y_fake = (_where(kept, value) for value in (x_g, y_real, y_fake))
+    return Gaps(_mean_distance(y_real, y_fake), _mean_distance(x_g, y_real))
+
+
+def _mean_distance(one: jax.Array, other: jax.Array) -> jax.Array:
+    return jnp.mean(jnp.abs(one - other), axis=(1, 2, 3))
 
 
 def _sum_pixels(values: jax.Array) -> jax.Array:

@@ -20,13 +20,16 @@ from sid_jax.sid.few_step import FewStep, noise_from_key
 from sid_jax.sid.gan import judge_real
 from sid_jax.sid.guidance import Condition, Denoiser, Discriminator, drop_prompts, of_empty
 from sid_jax.sid.keys import Purpose, key_for
-from sid_jax.sid.losses import fake_loss, generator_loss
+from sid_jax.sid.losses import Gaps, fake_loss, generator_loss
 from sid_jax.sid.process import Draw, Process, each
 from sid_jax.sid.settings import Descent, Phase, Settings
 from sid_jax.sid.state import Batch, Frozen, Networks, Real, TrainState
 from sid_jax.sid.times import Times
 
 Metrics = dict[str, jax.Array]
+
+_GAPS = tuple(f"{name}_gap" for name in Gaps._fields)
+_OF_GENERATOR = ("loss", "grad_norm", "dropped", "nonfinite_grads", *_GAPS)
 
 
 class TrainStep(Protocol):
@@ -43,10 +46,11 @@ def make_train_step(networks: Networks, few_step: FewStep, times: Times, setting
     phase: `settings.phase(step number)`, static; by default `settings.last_phase`.
     metrics: float32 scalars. `fake_loss`, `generator_loss`; `fake_grad_norm`, `generator_grad_norm`: of the gradients
       without non-finite entries, before clipping; `dropped_fake`, `dropped_generator`: samples left out of a loss;
-      `nonfinite_grads`: entries of both gradients; `n`: steps drawn; `ema_beta`. With the GAN term, which the losses
-      above do not contain: `discriminator_loss`, `adversarial_loss`, means of the cross entropies; `real_logit`,
-      `fake_logit`, means of D; `dropped_real`. With a warm-up: `fake_lr`, `generator_lr`, the rates of this iteration.
-      While the generator is frozen, what is of its update is 0, and `ema_beta` 1.
+      `nonfinite_grads`: entries of both gradients; `n`: steps drawn; `ema_beta`; `teacher_fake_gap`,
+      `generator_teacher_gap`: means of `losses.Gaps` over the samples of update B that are not left out. With the GAN
+      term, which the losses above do not contain: `discriminator_loss`, `adversarial_loss`, means of the cross
+      entropies; `real_logit`, `fake_logit`, means of D; `dropped_real`. With a warm-up: `fake_lr`, `generator_lr`, the
+      rates of this iteration. While the generator is frozen, what is of its update is 0, and `ema_beta` 1.
 
     Args:
       networks: as functions of their parameters.
@@ -86,7 +90,7 @@ def make_train_step(networks: Networks, few_step: FewStep, times: Times, setting
         else:
             generator, generator_optimizer, ema = state.generator, state.generator_optimizer, state.ema
             beta = jnp.float32(1)
-            of_generator = {name: jnp.float32(0) for name in ("loss", "grad_norm", "dropped", "nonfinite_grads")}
+            of_generator = {name: jnp.float32(0) for name in _OF_GENERATOR}
 
         metrics = {
             "fake_loss": of_fake["loss"],
@@ -98,6 +102,7 @@ def make_train_step(networks: Networks, few_step: FewStep, times: Times, setting
             "nonfinite_grads": of_fake["nonfinite_grads"] + of_generator["nonfinite_grads"],
             "n": jnp.asarray(n, jnp.float32),
             "ema_beta": beta,
+            **{name: of_generator[name] for name in _GAPS},
         }
         if settings.gan.used:
             metrics |= {name: of_fake[name] for name in ("discriminator_loss", "real_logit", "fake_logit")}
@@ -221,7 +226,7 @@ class _Updates:
                 if adversarial:
                     factor, adversarial_factor = s.gan.generator_factors(factor, self._elements)
                 total = factor * jnp.sum(of_x.loss) / s.batch
-                metrics = {"loss": total, "dropped": _count(~of_x.kept)}
+                metrics = {"loss": total, "dropped": _count(~of_x.kept), **of_x.sums_of_gaps}
                 if adversarial:
                     # The adversarial term: D is to be 1 at the generator's images.
                     values = s.gan.adversarial_loss(of_x.judged, of_x.w)
@@ -238,6 +243,8 @@ class _Updates:
             return metrics, gradient
 
         metrics, gradients = _sum_over_micro_batches(gradient_of, read, s.accumulation)
+        kept = jnp.maximum(s.batch - metrics["dropped"], 1)
+        metrics |= {name: metrics[name] / kept for name in _GAPS}
         descent = s.optimizer.of_generator
         return self._adam_step(descent, state.generator, state.generator_optimizer, gradients, metrics)
 

@@ -40,6 +40,22 @@ def network(params, bad=None):
     return call
 
 
+def test_gaps_are_distances_of_the_images_that_the_loss_compares():
+    """|y_real - y_fake2| and |x_g - y_real|, each a mean over a sample's pixels; the latter is what w is made of."""
+    found = generator_loss(X_G)
+    scales = (GUIDANCE.kappa4, TEACHER), (GUIDANCE.kappa2, FAKE)
+    x_t = PROCESS.corrupt(X_G, *DRAW)
+    y_real, y_fake = (
+        PROCESS.to_x0(x_t, T, sid.guided(network(params), x_t, T, CONDITION, (scale,))[0]) for scale, params in scales
+    )
+    for gap, (one, other) in zip(found.gaps, ((y_real, y_fake), (X_G, y_real)), strict=True):
+        np.testing.assert_allclose(gap, np.abs(one - other).mean((1, 2, 3)), rtol=1e-5)
+    np.testing.assert_allclose(found.w[:, 0, 0, 0], 1 / found.gaps.generator_teacher, rtol=1e-5)
+    without = generator_loss(X_G, teacher_bad=[0, np.nan, 0, 0]).gaps
+    assert [gap[1] for gap in without] == [0, 0]
+    np.testing.assert_allclose(without.teacher_fake[2:], found.gaps.teacher_fake[2:], rtol=1e-5)
+
+
 def take(tree, index):
     return jax.tree.map(lambda x: x[index], tree)
 

@@ -130,10 +130,35 @@ def test_metrics(step):
     assert set(metrics) == {
         *("fake_loss", "generator_loss", "fake_grad_norm", "generator_grad_norm"),
         *("dropped_fake", "dropped_generator", "nonfinite_grads", "n", "ema_beta"),
+        *("teacher_fake_gap", "generator_teacher_gap"),
     }
     assert metrics["dropped_fake"] == metrics["dropped_generator"] == metrics["nonfinite_grads"] == 0
     assert metrics["n"] in (1, 2, 3, 4)
     assert metrics["ema_beta"] == pytest.approx(0.5 ** (B / (0.05 * 2 * B)), rel=1e-5)
+
+
+def constant(params, x, t, cond, dropout_key):
+    """x0 is a parameter; that of samples whose first token is 1 is not finite where `overflow` says so."""
+    marked = jnp.all(cond["text"][:, 0] == 1, axis=-1) & (params["overflow"] > 0)
+    return jnp.where(marked, jnp.inf, params["x0"])[:, None, None, None] + jnp.zeros_like(x)
+
+
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_gaps_are_means_over_the_samples_that_are_not_left_out(accumulation):
+    """And over all micro-batches: of a process whose networks give x0, |difference of two parameters|."""
+    process = sid.EDM()
+    settings = dataclasses.replace(SETTINGS, guidance=sid.preset("none"), accumulation=accumulation)
+    step = sid.jit_train_step(
+        sid.Networks(constant), sid.FewStep(process, 1, 2.5), sid.LogNormalKarras(), settings, compiler_options=QUICK
+    )
+    params = {"x0": jnp.float32(0.5), "overflow": jnp.float32(0)}
+    state = dataclasses.replace(sid.TrainState.create(params), generator={**params, "x0": jnp.float32(-0.25)})
+    for teacher, dropped in ((0, 0), (1, 3)):
+        frozen = sid.Frozen({**params, "overflow": jnp.float32(teacher)})
+        new, metrics = step(jax.tree.map(jnp.copy, state), frozen, batch_of(marked=[0, 1, 2]))
+        assert metrics["dropped_generator"] == dropped
+        assert metrics["generator_teacher_gap"] == pytest.approx(0.75, rel=1e-5)
+        assert metrics["teacher_fake_gap"] == pytest.approx(abs(0.5 - float(new.fake["x0"])), rel=1e-3) != 0
 
 
 def test_the_first_average_is_the_generator(step):
