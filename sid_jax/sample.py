@@ -19,11 +19,12 @@ from etils import epath
 
 from sid_jax.data.labels import NO_LABEL
 from sid_jax.errors import UserError, user_errors_from
-from sid_jax.experiment.images import FirstNoise, ImageProgram
+from sid_jax.experiment.images import FirstNoise, ImageProgram, count_of, images_at_a_time
 from sid_jax.experiment.student import Model, Student, open_model, open_run
 from sid_jax.runtime.cli import command_line
 from sid_jax.runtime.cli.outputs import check_new_file, check_output
 from sid_jax.runtime.run.pictures import TILE, image_grid, save_png
+from sid_jax.runtime.run.progress import following
 from sid_jax.runtime.storage.arrays import Rows, npy_in
 from sid_jax.runtime.storage.files import absolute, on_disk, reaching
 from sid_jax.runtime.storage.zips import zip_appearing
@@ -98,9 +99,10 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     requests = model.teacher.conditions.asked(arguments.asked)
     asked = _Repeated(requests, arguments.n, in_turn=arguments.out is None)
-    batch = max(1, min(len(asked), 100 * 64**2 // math.prod(size_of(resolution))))
+    batch = min(len(asked), images_at_a_time(resolution))
     given = None if noise is None else first_noise(noise, len(asked), model.teacher.space.shape(resolution))
-    made = ImageProgram(model.teacher, sampler, resolution, batch).batches(params, asked, arguments.seed, given)
+    batches = ImageProgram(model.teacher, sampler, resolution, batch).batches(params, asked, arguments.seed, given)
+    made = following(batches, len(asked), "sampling", size=count_of)
     if arguments.out is None:
         save_npz(made, asked, on_disk(arguments.npz, "--npz"))
     else:

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from sid_jax.data.images import Corrupted, read_rgb
 from sid_jax.data.labels import NO_LABEL
 from sid_jax.data.pairs import PairSource
 from sid_jax.data.sources.image_zip import LABELS
 from sid_jax.errors import UserError
+from sid_jax.runtime.run.progress import following
 from sid_jax.runtime.storage.files import naming
 from sid_jax.runtime.storage.folders import appearing
 from sid_jax.runtime.storage.zips import check_room, member, zip_appearing
@@ -85,8 +85,9 @@ def _converted(source: PairSource, resolution: int | None) -> Iterator[tuple[byt
 
     side = side or one(0)[0].size[0]
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        for start in tqdm(range(0, len(source), _AT_A_TIME), unit=f"{_AT_A_TIME} images", disable=None):
-            for image, label in pool.map(one, range(start, min(start + _AT_A_TIME, len(source)))):
+        groups = (range(start, min(start + _AT_A_TIME, len(source))) for start in range(0, len(source), _AT_A_TIME))
+        for group in following(groups, len(source), "converting", size=len):
+            for image, label in pool.map(one, group):
                 yield _png(image), label
 
 

@@ -1,13 +1,14 @@
 """The training loop that the autoencoder, the diffusion model and the metric network share."""
 
+import contextlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
-from tqdm import tqdm
 
+from sid_jax.runtime.run.progress import Progress
 from sid_jax.sid import key_of
 
 Loss = Callable[[Any, jax.Array, Any], jax.Array]
@@ -33,7 +34,7 @@ def fit(name: str, loss: Loss, params: Any, data: Any, schedule: Schedule, *, se
     """Parameters that minimise `loss` on batches of `data`, by AdamW with warm-up and cosine decay.
 
     Args:
-      name: what the progress bar says.
+      name: what progress is shown of.
       loss: (params, key, batch of the data) -> scalar.
       params: a tree of arrays; it is consumed.
       data: a tree of arrays with a common first axis, kept on the device.
@@ -58,10 +59,9 @@ def fit(name: str, loss: Loss, params: Any, data: Any, schedule: Schedule, *, se
         return (params, average, moments), value
 
     carry = (params, params, optimizer.init(params))
-    with tqdm(total=steps, desc=name, mininterval=2, dynamic_ncols=True) as bar:
+    with contextlib.closing(Progress(steps, unit="updates", name=name)) as progress:
         for step in range(steps):
             carry, value = update(carry, step)
-            if step % 20 == 0:
-                bar.set_postfix_str(f"loss {float(value):.4f}")
-            bar.update()
+            if step % 20 == 19 or step == steps - 1:
+                progress.update(step + 1, {"loss": value})
     return carry[1]

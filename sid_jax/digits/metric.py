@@ -16,6 +16,7 @@ from sid_jax.digits.prompts import digit_of
 from sid_jax.errors import UserError
 from sid_jax.metrics.frechet import Statistics, frechet_distance, statistics
 from sid_jax.metrics.precision_recall import precision_recall
+from sid_jax.runtime.run.progress import following
 
 FEATURES = 64
 NETWORK_FILE, REFERENCE_FILE = "classifier.safetensors", "reference.safetensors"
@@ -74,10 +75,10 @@ class DigitsMetric:
 
     def features_and_digits(self, images: np.ndarray, batch: int = 500) -> tuple[np.ndarray, np.ndarray]:
         """Features `[N, 64]` and predicted digits `[N]` of images uint8 `[N, H, W, 3]` of its resolution."""
-        parts = [
-            self._probe(self.params, enlarged(images[i : i + batch], LARGEST // self.resolution))
-            for i in range(0, len(images), batch)
-        ]
+        starts = following(
+            range(0, len(images), batch), len(images), "measuring", size=lambda start: min(batch, len(images) - start)
+        )
+        parts = [self._probe(self.params, enlarged(images[i : i + batch], LARGEST // self.resolution)) for i in starts]
         features, digits = zip(*parts, strict=True)
         return np.concatenate(features), np.concatenate(digits)
 

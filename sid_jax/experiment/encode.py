@@ -6,7 +6,6 @@ from pathlib import Path
 import jax
 import numpy as np
 from ml_collections import ConfigDict
-from tqdm import tqdm
 
 from sid_jax.data.images import Corrupted, decode
 from sid_jax.data.pairs import PairSource
@@ -15,6 +14,7 @@ from sid_jax.errors import UserError
 from sid_jax.experiment.build import open_teacher
 from sid_jax.experiment.networks import params_of
 from sid_jax.experiment.streams import open_images
+from sid_jax.runtime.run.progress import following
 from sid_jax.teachers.space import Space
 
 MOST_AT_A_TIME = 4096  # images of 512 pixels, which take 3 GB
@@ -65,7 +65,7 @@ def _batches(
         return np.asarray(encode_images(params_of(space.parts), filled))[: len(images)]
 
     images, conditions = [], []
-    for index in tqdm(range(len(source)), unit="image", disable=None):
+    for index in following(range(len(source)), len(source), "encoding"):
         try:
             pair = source[index]
             if not isinstance(pair.image, bytes):

@@ -1,6 +1,7 @@
 """What is asked for to pictures: a sampler over a teacher's networks, as one compiled program."""
 
 import logging
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -11,8 +12,9 @@ import numpy as np
 from sid_jax.errors import UserError
 from sid_jax.experiment.networks import networks_of, params_of
 from sid_jax.runtime.devices import mesh as meshes
+from sid_jax.runtime.run.progress import following
 from sid_jax.sid import Condition, Frozen, key_of, seed_words
-from sid_jax.size import Resolution
+from sid_jax.size import Resolution, size_of
 from sid_jax.teachers.conditions import Asked
 from sid_jax.teachers.space import as_bytes
 from sid_jax.teachers.teacher import Sampler, Teacher
@@ -21,6 +23,16 @@ FirstNoise = Callable[[int, int], np.ndarray]
 """(first, last) -> the unit noise of the images first to last - 1, float32 `[n, H, W, C]` of what is diffused."""
 
 _log = logging.getLogger(__name__)
+
+
+def images_at_a_time(resolution: Resolution) -> int:
+    """How many images of a size a device makes at a time."""
+    return max(1, 100 * 64**2 // math.prod(size_of(resolution)))
+
+
+def count_of(batch: tuple[np.ndarray, np.ndarray]) -> int:
+    """How many images are in one of `ImageProgram.batches`."""
+    return len(batch[0])
 
 
 class ImageProgram:
@@ -61,13 +73,16 @@ class ImageProgram:
         self._empty = meshes.place(teacher.conditions.empty(), meshes.replicated(self._mesh))
         self._compiled = jax.jit(self._generate, out_shardings=meshes.replicated(self._mesh))
 
-    def __call__(self, params: Any, asked: Asked, seed: int) -> np.ndarray:
+    def __call__(self, params: Any, asked: Asked, seed: int, name: str = "") -> np.ndarray:
         """One image for each that is asked for, uint8 `[N, H, W, 3]`, by a denoiser with these parameters.
+
+        name: what is done, of which progress is shown; empty: none is.
 
         Raises:
           UserError: a picture is not finite; where the program is not strict, that is a warning, and it is black.
         """
-        made = list(self.batches(params, asked, seed))
+        batches = self.batches(params, asked, seed)
+        made = list(following(batches, len(asked), name, size=count_of) if name else batches)
         finite = np.concatenate([finite for _, finite in made])
         if not finite.all():
             first = asked[int(np.argmin(finite))]

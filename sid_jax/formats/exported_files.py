@@ -10,6 +10,7 @@ from sid_jax.errors import UserError
 from sid_jax.formats.fingerprint import digest_of
 from sid_jax.formats.hub import INDEX
 from sid_jax.formats.marker import MARKER
+from sid_jax.runtime.run.progress import following
 from sid_jax.runtime.storage.json_files import read_json, write_json
 
 LIST = "sid_jax_files.json"  # path in the folder to SHA-256, of all that an export wrote but the list itself
@@ -30,7 +31,9 @@ _OF_OTHERS = (".bin", ".msgpack", ".pt", ".pth", ".ckpt")  # in pipelines that w
 
 def write_list(folder: Path) -> None:
     """Writes the list of the files in a folder, which an export has just made."""
-    write_json(folder / LIST, {name: _digest(folder / name) for name in _entries(folder)})
+    sizes = {name: (folder / name).lstat().st_size for name in _entries(folder)}
+    names = following(sizes, sum(sizes.values()), "listing the files", "bytes", sizes.__getitem__)
+    write_json(folder / LIST, {name: _digest(folder / name) for name in names})
 
 
 def foreign(folder: Path, *, contents: bool = True) -> list[str]:

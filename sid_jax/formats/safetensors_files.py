@@ -1,5 +1,6 @@
 """Safetensors files of one network: found, checked by their headers, read and written one tensor at a time."""
 
+import contextlib
 import functools
 import json
 import logging
@@ -19,6 +20,7 @@ from sid_jax.errors import UserError
 from sid_jax.formats.finite import is_finite
 from sid_jax.formats.state_dict import Stored
 from sid_jax.formats.weight_names import choose
+from sid_jax.runtime.run.progress import following
 from sid_jax.runtime.storage.impostors import FIRST_BYTES, what_it_is
 from sid_jax.runtime.storage.json_files import read_json, write_json
 from sid_jax.runtime.storage.small_files import shown
@@ -128,9 +130,12 @@ def write_weights(
         total = sum(map(_bytes, stored.values()))
         index = {"metadata": {"total_size": total}, "weight_map": weight_map}
         write_json(folder / f"{stem}.safetensors.index.json", index)
-    stream = iter(tensors)
-    for name, shard in zip(names, shards, strict=True):
-        _write_file(folder / name, {tensor: stored[tensor] for tensor in shard}, stream)
+    count = sum(math.prod(entry.shape) for entry in stored.values())
+    shown = following(tensors, count, f"writing {stem}", "parameters", lambda written: written[1].size)
+    with contextlib.closing(shown) as stream:
+        for name, shard in zip(names, shards, strict=True):
+            _write_file(folder / name, {tensor: stored[tensor] for tensor in shard}, stream)
+        next(stream, None)  # so that the last one counts as written
 
 
 def _open(file: Path) -> Any:

@@ -29,6 +29,7 @@ from sid_jax.formats.state_dict import (
 )
 from sid_jax.models.layers.constant import Constant
 from sid_jax.models.registry import NETWORK_TYPES
+from sid_jax.runtime.run.progress import following
 from sid_jax.runtime.storage.json_files import read_json
 
 _MOST_LAYERS = 1000  # SDXL has 70 transformer blocks; beyond this a config is damaged, or an attack
@@ -96,7 +97,8 @@ class Component:
         count = sum(math.prod(stored.shape) for stored in weights.stored.values())
         if count > _MOST_PARAMETERS:
             raise UserError(f"{where}: {count} parameters; networks of more than {_MOST_PARAMETERS} are not supported")
-        state = to_params(module, weights.stored, weights.tensors(), where=where, dtype=dtype, place=place)
+        tensors = following(weights.tensors(), count, f"reading {self.name}", "parameters", lambda read: read[1].size)
+        state = to_params(module, weights.stored, tensors, where=where, dtype=dtype, place=place)
         params, constants = nnx.split_state(state, nnx.Not(Constant), Constant)
         return dataclasses.replace(self, params=params, constants=constants)
 

@@ -15,6 +15,7 @@ from sid_jax.data.pairs import Pair
 from sid_jax.data.sources.shards import find_shards
 from sid_jax.data.sources.tar_members import members_of
 from sid_jax.errors import UserError
+from sid_jax.runtime.run.progress import following
 from sid_jax.runtime.storage.files import is_remote
 from sid_jax.runtime.storage.json_files import parse_json
 from sid_jax.runtime.storage.small_files import open_regular
@@ -46,7 +47,7 @@ class WebDataset:
         self._sizes = []
         # Kept as arrays, because millions of tuples would take gigabytes.
         rows, is_json = array("q"), bytearray()
-        for number, shard in enumerate(self._shards):
+        for number, shard in enumerate(following(self._shards, len(self._shards), "opening", "tar files")):
             size, pairs = _pairs_of(shard)
             self._sizes.append(size)
             for image, caption, suffix in pairs:

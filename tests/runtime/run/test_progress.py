@@ -1,8 +1,11 @@
+import contextlib
 import io
 import os
 
+import pytest
+
 from sid_jax.runtime.run import progress
-from sid_jax.runtime.run.progress import Progress
+from sid_jax.runtime.run.progress import Progress, following
 
 
 class Terminal(io.StringIO):
@@ -88,3 +91,42 @@ def test_other_processes_are_silent(monkeypatch):
     bar.say("text")
     bar.close()
     assert file.getvalue() == ""
+
+
+def shown(monkeypatch, capsys, patience, plain_seconds):
+    """What is shown while three items are followed."""
+    monkeypatch.setattr(progress, "PATIENCE", patience)
+    monkeypatch.setattr(progress, "PLAIN_SECONDS", plain_seconds)
+    assert list(following(iter([1, 2, 3]), 6, "reading unet", "parameters", size=int)) == [1, 2, 3]
+    return capsys.readouterr().err.splitlines()
+
+
+def test_what_takes_a_moment_is_not_shown(monkeypatch, capsys):
+    assert shown(monkeypatch, capsys, patience=1e9, plain_seconds=0) == []
+
+
+def test_what_takes_a_few_seconds_needs_no_line(monkeypatch, capsys):
+    assert shown(monkeypatch, capsys, patience=1e-9, plain_seconds=1e9) == []
+
+
+def test_what_takes_longer_is_followed_to_its_end(monkeypatch, capsys):
+    lines = shown(monkeypatch, capsys, patience=1e-9, plain_seconds=0)
+    assert [line.split(", ")[0] for line in lines] == [
+        "reading unet: 17%: 1/6 parameters", "reading unet: 50%: 3/6 parameters", "reading unet: 100%: 6/6 parameters",
+    ]  # fmt: skip
+    assert all(line.endswith(" left") for line in lines)
+
+
+def test_following_asks_for_no_devices(monkeypatch):
+    monkeypatch.setattr(progress.jax, "process_index", lambda: pytest.fail("JAX would start"))
+    assert list(following([1], 1, "converting")) == [1]
+
+
+def test_what_is_given_up_is_closed(monkeypatch):
+    file = Terminal()
+    monkeypatch.setattr(progress.sys, "stderr", file)
+    monkeypatch.setattr(progress, "PATIENCE", 1e-9)
+    with contextlib.closing(following([1, 2], 2, "writing")) as items:
+        next(items)
+        next(items)
+    assert file.getvalue().endswith("\n")
