@@ -14,7 +14,19 @@ PACKAGE = Path(__file__).parents[1] / "sid_jax"
 
 FLOORS = {
     10: ("__init__", "__main__", "api"),
-    9: ("train", "sample", "evaluate", "reference", "export", "plan", "encode", "pretrain", "convert", "dataset"),
+    9: (
+        "train",
+        "sample",
+        "evaluate",
+        "reference",
+        "export",
+        "plan",
+        "encode",
+        "pretrain",
+        "convert",
+        "dataset",
+        "report",
+    ),
     8: ("evaluation",),
     7: ("planning", "digits"),
     6: ("experiment",),

@@ -51,6 +51,24 @@ class Model(NamedTuple):
     student: Student | None
 
 
+def config_of_run(workdir: str) -> ConfigDict:
+    """The settings of a run.
+
+    Raises:
+      UserError: it is not the folder of a run, or its `config.json` is no config.
+    """
+    file = absolute(workdir) / "config.json"
+    with reaching(file):
+        try:
+            saved = read_json(file)
+        except Unreadable as error:
+            if not error.missing:
+                raise
+            raise UserError(f"{workdir} is not the folder of a run: it has no config.json") from None
+    with errors_in(str(file)):
+        return _config_of(json.dumps(saved))
+
+
 def open_run(
     workdir: str,
     *parts: str,
@@ -71,18 +89,10 @@ def open_run(
       UserError: it is not the folder of a run, has no checkpoint that can be read, or none of that update; or its
         teacher was replaced.
     """
-    folder = absolute(workdir)
+    config, folder = config_of_run(workdir), absolute(workdir)
     with reaching(folder):
-        try:
-            saved = read_json(folder / "config.json")
-        except Unreadable as error:
-            if not error.missing:
-                raise
-            raise UserError(f"{workdir} is not the folder of a run: it has no config.json") from None
         if not (folder / "checkpoints").is_dir():
             raise UserError(f"{workdir} has no checkpoint yet: the first is written after checkpoint_every updates")
-    with errors_in(str(folder / "config.json")):
-        config = _config_of(json.dumps(saved))
     with Checkpoints(folder / "checkpoints", read_only=True) as checkpoints:
         checkpoints.check_step(step)  # before the teacher is read, which takes long
         teacher = open_teacher(config, *parts)

@@ -7,6 +7,7 @@
                        memory in use; how long a checkpoint took that was completed since the line before
     samples/*.png      sample grids
     tensorboard/       all of it for TensorBoard, and for Weights & Biases where the config names a project
+    report.html        all of it as one page, see `report.page`; written before each checkpoint, and at the end
     run.log            what the run has said, see `messages`
     owner.json         while a run is in the folder: which, see `owner`
 
@@ -37,6 +38,9 @@ from sid_jax.runtime.devices.memory import memory_in_use
 from sid_jax.runtime.run import record
 from sid_jax.runtime.run.board import Board
 from sid_jax.runtime.run.pictures import save_png
+from sid_jax.runtime.run.report.board import Report
+from sid_jax.runtime.run.report.page import FILE as REPORT
+from sid_jax.runtime.run.report.page import Changes
 from sid_jax.runtime.run.tensorboard import TensorBoard
 from sid_jax.runtime.run.wandb import WandbProject, WandbRun
 from sid_jax.runtime.storage.append_file import AppendFile
@@ -45,7 +49,7 @@ from sid_jax.runtime.storage.json_files import parse_json, to_text
 from sid_jax.runtime.storage.small_files import check_regular, open_regular, read_small_bytes
 
 _FILES = ("config.json", "metrics.jsonl", "timing.jsonl", "run.log", "wandb_id", record.CHECKPOINT, record.TEACHER)
-_TABLES = ("table.txt", "table.json", "side_by_side.png")
+_TABLES = ("table.txt", "table.json", "side_by_side.png", REPORT)
 _FOLDERS = ("samples", "tensorboard", "checkpoints", "profile", "text")
 _CHECKPOINTED = ("gs://", "s3://")  # the buckets that Orbax writes to
 _LONGEST_LINE = 1 << 20  # bytes
@@ -107,9 +111,16 @@ class RunLog:
       workdir: a folder that `make_workdir` has made.
       settings: the resolved config as nested dicts.
       resumed_step: the step that the run goes on from; 0 if the run begins.
+      changes: the settings that differ from the defaults.
     """
 
-    def __init__(self, workdir: os.PathLike | str, settings: Mapping[str, Any], resumed_step: int = 0) -> None:
+    def __init__(
+        self,
+        workdir: os.PathLike | str,
+        settings: Mapping[str, Any],
+        resumed_step: int = 0,
+        changes: Changes = (),
+    ) -> None:
         self.workdir = epath.Path(workdir)
         self._writes = processes.is_first()
         self._began = self._logged = time.perf_counter()
@@ -120,7 +131,10 @@ class RunLog:
         (self.workdir / "samples").mkdir(exist_ok=True)
         self._metrics = JsonLines(self.workdir / "metrics.jsonl", resumed_step)
         self._timing = JsonLines(self.workdir / "timing.jsonl", resumed_step)
-        self._boards: list[Board] = [TensorBoard(self.workdir / "tensorboard", resumed_step + 1)]
+        self._boards: list[Board] = [
+            TensorBoard(self.workdir / "tensorboard", resumed_step + 1),
+            Report(self.workdir, settings, changes, resumed_step),
+        ]
         wandb = WandbProject(**settings.get("wandb", {}))
         if wandb.project:
             self._boards.append(WandbRun(self.workdir, wandb, settings))
