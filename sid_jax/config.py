@@ -38,6 +38,13 @@ def schema_of(config: Mapping[str, Any]) -> ConfigDict:
     return default(config.get("family", "stable_diffusion"))
 
 
+def changes(settings: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+    """The settings of a resolved config that are not the defaults of its family: key, value, default."""
+    defaults = flatten(schema_of(settings))
+    values = {key: tuple(value) if isinstance(value, list) else value for key, value in flatten(settings).items()}
+    return [(key, value, defaults.get(key)) for key, value in values.items() if value != defaults.get(key)]
+
+
 def _stable_diffusion(c: ConfigDict) -> None:
     """Stable Diffusion 1.5 in one step (SiD-LSG, Zhou et al. 2025, arXiv 2406.01561)."""
     c.prompts = ""  # a text file, one prompt a line
@@ -195,6 +202,9 @@ def _common() -> ConfigDict:
     c.log_every = 10
     c.sample_every = 500
     c.sample_images = 16  # in a sample grid
+    # What the grids and the last picture show: a file of prompts, or a prompt; or classes such as 0-9. Empty: some of
+    # all that the run asks for.
+    c.sample_prompts = ""
 
     # Checkpoints.
     c.checkpoint_every = 500  # updates
@@ -212,9 +222,10 @@ def _common() -> ConfigDict:
     c.wandb.entity = ""
     c.wandb.name = ""  # empty: the name of the workdir
 
-    # The table at the end, and the student's part of it as it trains.
+    # At the end: a picture of teacher beside student, and the table, with the student's part of it as it trains.
     c.evaluate = ConfigDict()
     c.evaluate.metric = ""  # a metric network, such as "bundled:digits_metric"; empty: no table
+    c.evaluate.pictures = 16  # in the picture, of each; 0: none. With a metric it shows some of those that are measured
     c.evaluate.every = 0  # updates, a multiple of log_every: measures the student for metrics.jsonl; 0: not
     c.evaluate.samples = 2000
     c.evaluate.teacher_steps = 50  # steps of the teacher's sampler
@@ -258,6 +269,7 @@ RANGES = {
     "keep_checkpoints": "[1, 2^31)",
     "keep_every": "[0, 2^53]",
     "keep_best": "[0, 2^31)",
+    "evaluate.pictures": "[0, 4096]",
     "evaluate.every": "[0, 2^53]",
     "evaluate.samples": "[1, 10^6]",
     "evaluate.teacher_steps": "[1, 10^4]",
@@ -360,7 +372,7 @@ def check(config: ConfigDict) -> None:
     if every and not config.evaluate.metric:
         raise UserError("config key evaluate.metric is empty, and evaluate.every needs one: name a metric network")
     keep = Keep.from_config(config.to_dict())
-    if keep.best and keep.metric not in MEASURED and not keep.metric.endswith(("_loss", "_norm", "_logit")):
+    if keep.best and keep.metric not in MEASURED and not keep.metric.endswith(("_loss", "_norm", "_logit", "_gap")):
         raise UserError(
             f"config key keep_best_by is {keep.metric!r}, which no line of metrics.jsonl has: use one of "
             f"{', '.join(MEASURED)}, or a loss such as generator_loss"

@@ -16,18 +16,24 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from ml_collections import ConfigDict
-from PIL import Image
 
 import sid_jax.config
-from sid_jax.evaluation.measure import StudentQuality, check_measurable, evaluate, in_turn, open_metric
+from sid_jax.evaluation.measure import (
+    StudentQuality,
+    beside_teacher,
+    check_measurable,
+    evaluate,
+    in_turn,
+    open_metric,
+)
 from sid_jax.evaluation.report import report
 from sid_jax.experiment import build
 from sid_jax.experiment.condition_cache import open_conditions
 from sid_jax.experiment.images import ImageProgram
 from sid_jax.experiment.networks import first_state, frozen_base, networks_of, params_of
 from sid_jax.experiment.paths import with_absolute_paths
+from sid_jax.experiment.shown import Pictures, shown_of
 from sid_jax.experiment.streams import open_stream, placed_batch
 from sid_jax.experiment.student import Student, open_start
 from sid_jax.runtime.cli import command_line
@@ -41,16 +47,15 @@ from sid_jax.runtime.run.checkpoints import Checkpoints, abstract
 from sid_jax.runtime.run.log import RunLog, make_workdir
 from sid_jax.runtime.run.messages import logging_to
 from sid_jax.runtime.run.owner import owning
-from sid_jax.runtime.run.pictures import image_grid
 from sid_jax.runtime.run.progress import Progress
 from sid_jax.runtime.run.record import check_checkpoints_are_there, is_teacher_of_run, note_checkpoint, note_teacher
+from sid_jax.runtime.run.report.board import Report
 from sid_jax.runtime.run.resume import check_same_form, check_same_training
 from sid_jax.runtime.run.retention import Keep
 from sid_jax.runtime.run.saving import Saving, SavingPolicy
 from sid_jax.runtime.run.trial import try_checkpoints
 from sid_jax.runtime.run.window import Window
 from sid_jax.sid import Frozen, TrainState, jit_train_step
-from sid_jax.teachers.conditions import Asked
 
 EPILOG = """\
 A run lives in its workdir: the resolved config, metrics as JSON lines and for TensorBoard, sample grids, checkpoints.
@@ -65,6 +70,9 @@ examples:
   python -m sid_jax.train --config configs/sd15_1step.py --config.teacher=/models/sd15 --config.prompts=prompts.txt
   launch/ has scripts for TPU pods and clusters of GPUs"""
 
+
+SHOWN = {"fake": "fake_loss", "generator": "generator_loss", "gap": "teacher_fake_gap"}
+"""The metrics beside the progress, by the names that they have there."""
 
 say = logging.getLogger("sid_jax.train").info
 
@@ -132,16 +140,19 @@ def train(config: ConfigDict, workdir: str, force: bool = False, restart: bool =
     # ---- The teacher, but for its denoiser, and the method's settings for it.
     devices = f"{mesh.size} {jax.devices()[0].platform} device(s) in {jax.process_count()} process(es)"
     teacher = build.open_teacher(config, "space", mesh=mesh)
-    if metric:  # what the table needs, at its end, is refused now
+    if metric:  # what the end needs is refused now
         check_measurable(config, teacher, metric)
+    elif config.evaluate.pictures:
+        teacher.sampler(config.evaluate.teacher_steps, config.evaluate.teacher_guidance)
     fingerprints = teacher.fingerprints()
     asked = build.asked_of(config, teacher.conditions)
+    shown = shown_of(config, teacher.conditions, asked)
     say(f"teacher: {config.teacher}; {len(asked)} {teacher.conditions.noun}; {devices}")
     few_step = build.few_step_of(config, teacher.process)
     times = build.times_of(config, teacher.process)
     settings = build.settings_of(config, teacher.space.shape(config.resolution))
     regularization = build.regularization_of(config, teacher)
-    teacher = dataclasses.replace(teacher, conditions=open_conditions(config, teacher, asked, mesh, workdir))
+    teacher = dataclasses.replace(teacher, conditions=open_conditions(config, teacher, asked, mesh, workdir, shown))
     empty = meshes.place(teacher.conditions.empty(), meshes.replicated(mesh))
     rows = meshes.local_rows(config.batch, mesh).tolist()
     stream, space = open_stream(config, settings.gan, teacher, asked, rows)
@@ -168,7 +179,8 @@ def train(config: ConfigDict, workdir: str, force: bool = False, restart: bool =
             base = frozen_base(teacher, stored, mesh)
         step = int(state.step)
         frozen = Frozen(base, params_of(teacher.conditions.parts), space)
-        log = closing.enter_context(contextlib.closing(RunLog(folder, resolved, step)))
+        changes = sid_jax.config.changes(resolved)
+        log = closing.enter_context(contextlib.closing(RunLog(folder, resolved, step, changes)))
         note_teacher(folder, fingerprints)
         progress = closing.enter_context(contextlib.closing(Progress(total * config.batch, step * config.batch)))
 
@@ -176,9 +188,8 @@ def train(config: ConfigDict, workdir: str, force: bool = False, restart: bool =
         networks = networks_of(teacher, config.resolution, mesh, regularization)
         out = (shardings, meshes.replicated(mesh))
         train_step = jit_train_step(networks, few_step, times, settings, out_shardings=out)
-        count = config.sample_images
-        program = ImageProgram(teacher, few_step, config.resolution, count, mesh, strict=False)
-        pictures = Pictures(program, asked, config.seed, count)
+        program = ImageProgram(teacher, few_step, config.resolution, config.sample_images, mesh, strict=False)
+        pictures = Pictures(program, shown, config.seed)
         quality = None
         if metric and config.evaluate.every:
             program = ImageProgram(teacher, few_step, config.resolution, mesh=mesh, strict=False)
@@ -214,7 +225,7 @@ def train(config: ConfigDict, workdir: str, force: bool = False, restart: bool =
                 if quality and step % config.evaluate.every == 0:
                     values |= quality(state.ema)
                 log.metrics(step, step * config.batch, values, saving.poll())
-                progress.update(step * config.batch, {name: values[f"{name}_loss"] for name in ("fake", "generator")})
+                progress.update(step * config.batch, {name: values[key] for name, key in SHOWN.items()})
                 saving.stop_if_bad(window, step)
                 window.restart()
             elif step % config.max_bad_steps == 0:
@@ -227,15 +238,20 @@ def train(config: ConfigDict, workdir: str, force: bool = False, restart: bool =
         if preempted or preemption.told:
             raise Preempted(f"preempted at update {step} of {total}: {summary(step, config, folder, began)}")
 
-    # ---- The table.
+    # ---- Teacher beside student: a picture, and the table.
+    student = Student(teacher, state.ema, few_step, config, step)
+    del state, frozen, base  # room for the teacher in float32
+    found = picture = None
     if metric:
         say("measuring teacher and student ...")
-        student = Student(teacher, state.ema, few_step, config, step)
-        del state, frozen, base  # room for the teacher in float32
         found = evaluate(student, metric, config.evaluate.samples, mesh)
-        checkpoints.check_there()
-        if processes.is_first():
-            report(found, folder)
+    if config.evaluate.pictures and (not metric or config.sample_prompts):
+        say("sampling teacher and student ...")
+        picture = beside_teacher(student, shown[: config.evaluate.pictures], mesh)
+    checkpoints.check_there()
+    if processes.is_first():
+        report(found, picture, folder)
+        Report(folder, resolved, changes, step).finish()
     say(f"done: {summary(step, config, folder, began)}")
 
 
@@ -246,23 +262,3 @@ def summary(step: int, config: ConfigDict, folder: Any, began: float) -> str:
         f"{step} updates, {step * config.batch} images, the last {minutes:.1f} minutes of them now; the run is in "
         f"{folder}, its newest checkpoint in {folder / 'checkpoints' / str(step)}"
     )
-
-
-class Pictures:
-    """Sample grids of the student, always of the same prompts or labels, and noise.
-
-    Args:
-      program: what makes the images.
-      asked: all that the run asks for, of which some are chosen.
-      seed: of the noise.
-      count: images in a grid.
-    """
-
-    def __init__(self, program: ImageProgram, asked: Asked, seed: int, count: int):
-        chosen = np.linspace(0, len(asked), count, endpoint=False).astype(int)
-        self._asked = [asked[i] for i in chosen]
-        self._program, self._seed = program, seed
-
-    def __call__(self, params: Any) -> Image.Image:
-        """A picture of the images that the parameters make."""
-        return image_grid(self._program(params, self._asked, self._seed))

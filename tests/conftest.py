@@ -72,10 +72,10 @@ def tiny_overrides(tiny):
 
 @pytest.fixture
 def tiny_arguments(tiny_overrides, tmp_path):
-    """Arguments of `train` for a run of 6 updates, without the table at its end, in `tmp_path / "run"`."""
+    """Arguments of `train` for a run of 6 updates, without what is made at its end, in `tmp_path / "run"`."""
     return [
         "--config=configs/digits_1step.py", f"--workdir={tmp_path / 'run'}", *tiny_overrides,
-        "--config.evaluate.metric=",
+        "--config.evaluate.metric=", "--config.evaluate.pictures=0",
     ]  # fmt: skip
 
 

@@ -162,3 +162,10 @@ def test_a_teacher_of_edm_takes_them(name):
     assert build.regularization_of(config, teacher) == (config.augment, True)
     assert teacher.denoiser.matmul == "highest" and teacher.denoiser.config.network.dropout == config.dropout
     assert settings.phase(390).generator is (name == "edm_imagenet64_sid") and settings.phase(391).generator
+
+
+def test_what_differs_from_the_defaults():
+    config = config_file.load("configs/digits_1step.py", sid_jax.config.schema_of, [("seed", "0"), ("batch", "8")])
+    changes = sid_jax.config.changes(json.loads(config_file.to_json(config)))
+    assert ("batch", 8, 512) in changes and ("guidance.kappa4", 1.17, None) in changes
+    assert not {"seed", "family", "sid.num_steps", "wandb.project"} & {key for key, *_ in changes}

@@ -87,6 +87,12 @@ def test_sid_is_trained_exported_and_sampled(place, run, tmp_path):
     lines = metrics_of(run)
     assert [line["step"] for line in lines] == [1, 2] and lines[-1]["generator_grad_norm"] > 0
     assert all(np.isfinite(line[name]) for line in lines for name in ("fake_loss", "generator_loss"))
+    assert all(line[name] > 0 for line in lines for name in ("teacher_fake_gap", "generator_teacher_gap"))
+    grid, beside = Image.open(run / "samples/student-000002.png"), Image.open(run / "side_by_side.png")
+    assert beside.width > 2 * grid.width and beside.height > grid.height  # with a title
+    pixels = np.asarray(beside)[beside.height - grid.height :]
+    assert np.any(pixels[:, : grid.width] != pixels[:, -grid.width :])  # the teacher's and the student's
+    assert "Teacher beside student" in (run / "report.html").read_text()
     export.main(["--run", str(run), "--out", str(tmp_path / "exported")])
     for flag, name in ((f"--run={run}", "a"), (f"--model={tmp_path / 'exported'}", "b")):
         sample.main([flag, "--classes=0-2", "--n=1", f"--out={tmp_path / name}"])

@@ -25,12 +25,12 @@ PROMPTS = ["a cat", "a much longer prompt about a dog on a beach", "a cat", "Î©Î
 def opened(pipelines, tmp_path):
     """A function from a kind of pipeline and overrides to the conditions of a run."""
 
-    def make(kind, *overrides):
+    def make(kind, *overrides, shown=()):
         pairs = [("teacher", str(pipelines[kind])), ("resolution", "16"), *overrides]
         config = config_file.load("configs/sd15_1step.py", sid_jax.config.default(), pairs)
         teacher = build.open_teacher(config)
         mesh = meshes.make_mesh(devices=jax.devices()[:1])
-        return open_conditions(config, teacher, PROMPTS, mesh, str(tmp_path / "run"))
+        return open_conditions(config, teacher, PROMPTS, mesh, str(tmp_path / "run"), shown)
 
     return make
 
@@ -69,6 +69,19 @@ def test_a_cache_is_made_once(opened, no_text_encoder, tmp_path):
     same = jax.tree.map(np.array_equal, first.read(PROMPTS), again.read(PROMPTS))
     assert all(jax.tree.leaves(same))
     assert len(list((tmp_path / "run/text").iterdir())) == 1
+
+
+def test_what_is_only_shown_has_a_cache_of_its_own(opened, no_text_encoder, tmp_path):
+    """So that the large one stays as it is, and what is trained on is the same whatever is shown."""
+    before = opened("sd", ("text.precompute", "true"))
+    shown = opened("sd", ("text.precompute", "true"), shown=["a fox", "a cat"])
+    assert len(list((tmp_path / "run/text").iterdir())) == 2
+    no_text_encoder()
+    same = jax.tree.map(np.array_equal, before.read(PROMPTS), shown.read(PROMPTS))
+    assert all(jax.tree.leaves(same))
+    assert jax.tree.leaves(shown.read(["a cat", "a fox", "a fox"]))[0].shape[0] == 3
+    opened("sd", ("text.precompute", "true"), shown=["a cat", ""])  # which are in the large one
+    assert len(list((tmp_path / "run/text").iterdir())) == 2
 
 
 @pytest.mark.parametrize("override", [("resolution", "32"), ("precision.compute", "float32")])

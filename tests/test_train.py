@@ -42,6 +42,8 @@ def test_a_run_writes_its_metrics_grids_checkpoints_and_table(finished):
         assert row["frechet_distance"] > 0 and 0 <= row["prompt_accuracy"] <= 1 and row["seconds_per_1000"] > 0
     assert "seconds / 1,000 images" in (finished / "table.txt").read_text()
     assert Image.open(finished / "side_by_side.png").width > 1000
+    page = (finished / "report.html").read_text()
+    assert "Teacher beside student" in page and "<td>teacher</td><td>2</td>" in page and "update 6 of 6" in page
 
 
 def test_training_changes_the_student_and_not_the_teacher(finished):

@@ -54,6 +54,10 @@ class Embeddings:
                     raise UserError(f"{folder / name}.bin has another size")
                 self._arrays[name] = np.memmap(file, dtype, "r", shape=(len(prompts), *shape))
 
+    def has(self, prompts: Sequence[str]) -> bool:
+        """Whether all of these are among them."""
+        return all(prompt in self._rows for prompt in prompts)
+
     def __call__(self, prompts: Sequence[str]) -> dict[str, Any]:
         """The trees that prompts were encoded to, stacked.
 

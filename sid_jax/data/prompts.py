@@ -62,13 +62,18 @@ def read_prompts(text_or_file: str) -> list[str]:
     Raises:
       UserError: the file can't be read, or has no prompt; or the prompt is no text.
     """
-    if text_or_file.endswith(".txt") or _ADDRESS.fullmatch(text_or_file) or _exists(text_or_file):
+    if names_file(text_or_file):
         return read_prompt_file(text_or_file)
     try:
         text_or_file.encode()
     except UnicodeEncodeError:
         raise UserError(f"the prompt {shown(text_or_file)} is not UTF-8: set the terminal to it") from None
     return [text_or_file]
+
+
+def names_file(text: str) -> bool:
+    """Whether a text that may be a prompt is taken for the name of a file."""
+    return text.endswith(".txt") or _ADDRESS.fullmatch(text) is not None or _exists(text)
 
 
 def _decoded(data: bytes, name: str) -> str:

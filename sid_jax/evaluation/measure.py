@@ -6,15 +6,17 @@ from typing import Any
 import jax
 import numpy as np
 from ml_collections import ConfigDict
+from PIL import Image
 
 from sid_jax import assets
 from sid_jax.digits.metric import DigitsMetric
 from sid_jax.errors import UserError
 from sid_jax.evaluation.report import Evaluation
 from sid_jax.experiment.build import asked_of, open_teacher
-from sid_jax.experiment.images import ImageProgram
+from sid_jax.experiment.images import ImageProgram, images_at_a_time
+from sid_jax.experiment.shown import captions_of
 from sid_jax.experiment.student import Student
-from sid_jax.runtime.run.pictures import side_by_side
+from sid_jax.runtime.run.pictures import side_by_side, two_grids
 from sid_jax.runtime.storage.files import on_disk
 from sid_jax.size import size_of
 from sid_jax.teachers.conditions import Asked
@@ -77,7 +79,7 @@ def evaluate(student: Student, metric: DigitsMetric, samples: int, mesh: jax.sha
         ("student", student.sampler, student.params),
     ):
         program = ImageProgram(teacher, sampler, config.resolution, mesh=mesh)
-        images[name], seconds = _timed(program, params, asked, config.seed)
+        images[name], seconds = _timed(program, params, asked, config.seed, f"sampling the {name}")
         rows[name] = {
             "steps": sampler.num_steps,
             "guidance": sampler.guidance_scale,
@@ -105,17 +107,44 @@ class StudentQuality:
         return self._metric(self._program(params, self._asked, self._seed), self._asked)
 
 
+def beside_teacher(student: Student, asked: Asked, mesh: jax.sharding.Mesh) -> Image.Image:
+    """A picture of the teacher's images of what is asked for, and beside them the student's, from the same noise.
+
+    Args:
+      student: its parameters are on the devices of `mesh`.
+      asked: what each image is of.
+      mesh: the devices that make the images; all their processes call this.
+    """
+    config = student.config
+    teacher = open_teacher(config, "denoiser", "conditions", "space", mesh=mesh)
+    teachers = teacher.sampler(config.evaluate.teacher_steps, config.evaluate.teacher_guidance)
+    batch = mesh.size * images_at_a_time(config.resolution)
+    images, titles = [], []
+    for name, sampler, params in (
+        ("teacher", teachers, teacher.denoiser.params),
+        ("student", student.sampler, student.params),
+    ):
+        program = ImageProgram(teacher, sampler, config.resolution, batch, mesh, strict=False)
+        images.append(program(params, asked, config.seed, f"sampling the {name}"))
+        titles.append(_titled(name, sampler.num_steps))
+    return two_grids(images, titles, captions_of(asked))
+
+
 def in_turn(asked: Asked, samples: int) -> list[Any]:
     """So many of what is asked for, each in its turn."""
     return [asked[i % len(asked)] for i in range(samples)]
 
 
-def _timed(program: ImageProgram, params: Any, asked: Asked, seed: int) -> tuple[np.ndarray, float]:
+def _timed(program: ImageProgram, params: Any, asked: Asked, seed: int, name: str) -> tuple[np.ndarray, float]:
     """The images, and the seconds they took; compiling is not counted."""
     program(params, asked[: program.batch], seed)
     began = time.perf_counter()
-    images = program(params, asked, seed)
+    images = program(params, asked, seed, name)
     return images, time.perf_counter() - began
+
+
+def _titled(name: str, steps: int) -> str:
+    return f"{name}, {steps} step{'s' * (steps > 1)}"
 
 
 def _compare(images: dict[str, np.ndarray], rows: dict[str, dict[str, Any]], asked: Asked, each: int = 8) -> Any:
@@ -125,6 +154,6 @@ def _compare(images: dict[str, np.ndarray], rows: dict[str, dict[str, Any]], ask
     chosen = [len(asked) * i // count + i % max(len(asked) // count, 1) for i in range(count)]
     each = min(each, max(len(images["student"]) // len(asked), 1))
     picks = [p + j * len(asked) for p in chosen for j in range(each)]
-    left, right = (f"{name}, {row['steps']} step{'s' * (row['steps'] > 1)}" for name, row in rows.items())
-    prompts = [str(asked[i]) for i in chosen]
+    left, right = (_titled(name, row["steps"]) for name, row in rows.items())
+    prompts = captions_of([asked[i] for i in chosen]) or [""]
     return side_by_side(images["teacher"][picks], images["student"][picks], (left, right), prompts)

@@ -4,9 +4,11 @@ import json
 from typing import Any, NamedTuple
 
 from etils import epath
+from PIL import Image
 
 from sid_jax.errors import UserError
 from sid_jax.runtime.run.pictures import save_png
+from sid_jax.runtime.run.report.page import PICTURE, TABLE
 from sid_jax.runtime.storage.files import reaching, write_whole
 
 COLUMNS = {
@@ -71,10 +73,19 @@ def write_json(found: Evaluation, path: epath.Path) -> None:
         raise UserError(f"{path} can't be written: {error.strerror or error}") from error
 
 
-def report(found: Evaluation, folder: Any) -> None:
-    """Prints the table, and writes it (`table.txt`, `table.json`) and the picture (`side_by_side.png`) to a run."""
-    text = as_text(found)
-    print(text, flush=True)
-    write_whole(folder / "table.txt", text + "\n")
-    write_json(found, folder / "table.json")
-    save_png(found.picture, folder / "side_by_side.png")
+def report(found: Evaluation | None, picture: Image.Image | None, folder: epath.Path) -> None:
+    """What a run ends with: prints the table, and writes it and the picture (`side_by_side.png`) into the folder.
+
+    Args:
+      found: the table, `table.txt` and `table.json`; None: nothing was measured.
+      picture: None: that of what was measured, if there is one.
+      folder: of the run.
+    """
+    if found is not None:
+        text = as_text(found)
+        print(text, flush=True)
+        write_whole(folder / "table.txt", text + "\n")
+        write_json(found, folder / TABLE)
+        picture = picture or found.picture
+    if picture is not None:
+        save_png(picture, folder / PICTURE)

@@ -18,7 +18,7 @@ from sid_jax.experiment.networks import params_of
 from sid_jax.runtime.devices import mesh as meshes
 from sid_jax.runtime.devices import processes
 from sid_jax.runtime.devices.precision import parse_dtype
-from sid_jax.runtime.run.progress import Progress
+from sid_jax.runtime.run.progress import following
 from sid_jax.runtime.storage.files import absolute, is_remote
 from sid_jax.size import Resolution
 from sid_jax.teachers.conditions import Asked, CachedConditions, Conditions
@@ -33,16 +33,23 @@ def precomputes(config: ConfigDict) -> bool:
 
 
 def open_conditions(
-    config: ConfigDict, teacher: Teacher, asked: Asked, mesh: jax.sharding.Mesh, workdir: str
+    config: ConfigDict,
+    teacher: Teacher,
+    asked: Asked,
+    mesh: jax.sharding.Mesh,
+    workdir: str,
+    shown: Asked = (),
 ) -> Conditions:
     """The teacher's conditions as `config.text` says. Every process calls it.
 
     Args:
       config: the run's.
       teacher: the parameters of its conditions are loaded here, where they are needed, into shards.
-      asked: all that will be read.
+      asked: all that will be read in training.
       mesh: of the run.
       workdir: of the run; where the cache is, unless the config says another folder.
+      shown: what will be read besides. Where some of it is not among the others, it has a cache of its own, so that the
+        large one stays as it is.
 
     Raises:
       UserError: the networks can't be read, or the cache not be written.
@@ -54,13 +61,21 @@ def open_conditions(
 
     if not precomputes(config):
         return loaded()
-    asked = list(dict.fromkeys(["", *asked]))
-    folder = _folder(config, workdir) / _key(config, teacher.conditions, asked)[:16]
-    cache = open_embeddings(folder, asked)
-    everywhere = processes.gather(cache is not None).all()
-    if cache is None or not everywhere:
-        cache = _make_cache(folder, loaded(), config.resolution, asked, mesh, cache)
-    return CachedConditions(teacher.conditions, cache)
+
+    def cache_of(asked: Asked) -> Embeddings:
+        asked = list(dict.fromkeys(["", *asked]))
+        folder = _folder(config, workdir) / _key(config, teacher.conditions, asked)[:16]
+        cache = open_embeddings(folder, asked)
+        everywhere = processes.gather(cache is not None).all()
+        if cache is None or not everywhere:
+            cache = _make_cache(folder, loaded(), config.resolution, asked, mesh, cache)
+        return cache
+
+    trained = cache_of(asked)
+    if trained.has(shown):
+        return CachedConditions(teacher.conditions, trained)
+    besides = cache_of(shown)
+    return CachedConditions(teacher.conditions, lambda read: (trained if trained.has(read) else besides)(read))
 
 
 def _folder(config: ConfigDict, workdir: str) -> Path:
@@ -111,12 +126,9 @@ def _encoded(
     """Conditions of what is asked for, in batches that are whole on every host."""
     batch = mesh.size * min(_PROMPTS_A_DEVICE, math.ceil(len(asked) / mesh.size))
     encode_batch = jax.jit(encode, out_shardings=meshes.replicated(mesh))
-    progress = Progress(len(asked), unit="prompts encoded")
-    for start in range(0, len(asked), batch):
-        some = list(asked[start : start + batch])
+    groups = (list(asked[start : start + batch]) for start in range(0, len(asked), batch))
+    for some in following(groups, len(asked), "encoding", unit="prompts", size=len):
         # The last batch is filled up, so that there is one shape to compile for.
         read = meshes.place(conditions.read(some + some[-1:] * (batch - len(some))), meshes.batch_sharding(mesh))
         encoded = jax.device_get(encode_batch(params, read))
         yield jax.tree.map(operator.itemgetter(slice(len(some))), encoded)
-        progress.update(start + len(some))
-    progress.close()

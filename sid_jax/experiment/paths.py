@@ -8,13 +8,15 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from sid_jax import assets
+from sid_jax.data.prompts import names_file
 from sid_jax.errors import UserError
 from sid_jax.runtime.cli import config_file
 from sid_jax.runtime.storage.files import absolute, is_remote
 from sid_jax.runtime.storage.json_files import read_json
 
 KEYS = (
-    "teacher", "student", "prompts", "labels.counts", "real.source", "real.data_dir", "text.cache", "evaluate.metric",
+    "teacher", "student", "prompts", "labels.counts", "real.source", "real.data_dir", "text.cache", "sample_prompts",
+    "evaluate.metric",
 )  # fmt: skip
 """Settings that are paths; or names that are none, which stay: hub ids, `bundled:NAME`, `tfds:NAME`."""
 
@@ -46,6 +48,8 @@ def with_absolute_paths(config: ConfigDict, workdir: str) -> ConfigDict:
 def _from_the_root(key: str, name: str) -> str:
     if name.startswith((assets.PREFIX, "tfds:")):
         return name
+    if key == "sample_prompts" and not names_file(name):
+        return name  # a prompt, or classes
     if key in ("teacher", "student") and (is_remote(name) or not os.path.exists(absolute(name))):
         return name  # a hub id, or nothing that can be opened
     if key == "real.source" and not is_remote(name):

@@ -15,8 +15,9 @@ from sid_jax.runtime.storage.files import write_whole
 
 TILE = 72  # pixels; smaller images are enlarged to at least this
 GAP = 4
-TEXT = 13  # font size in pixels
+TEXT = 13  # font size in pixels; below larger images it is larger, since such grids are looked at reduced
 LINE = 17  # pixels from one line of text to the next
+MOST_LINES = 5  # of a caption
 WHITE, BLACK = (255, 255, 255), (0, 0, 0)
 
 
@@ -28,21 +29,47 @@ def image_grid(
     Args:
       images: uint8 `[N, H, W, 3]`, N >= 1.
       columns: None: as many as make the grid about square.
-      captions: N texts; each is wrapped to its tile's width.
+      captions: N texts; each is wrapped to its tile's width, and of long ones there are `MOST_LINES`.
       tile: the least width of a tile in pixels; smaller images are enlarged.
     """
     images = enlarge(images, tile)
     count, height, width, _ = images.shape
     columns = min(count, columns or int(np.ceil(np.sqrt(count))))
     rows = -(-count // columns)
-    texts = [_wrap(caption, width) for caption in captions] if captions is not None else [[]] * count
-    caption_height = LINE * max(map(len, texts))
+    size = max(TEXT, width // 20)
+    texts = [_wrap(each, width, MOST_LINES, size) for each in captions] if captions is not None else [[]] * count
+    caption_height = _line(size) * max(map(len, texts))
     step_x, step_y = width + GAP, height + caption_height + GAP
     canvas = Image.new("RGB", (columns * step_x + GAP, rows * step_y + GAP), WHITE)
     for index, (image, lines) in enumerate(zip(images, texts, strict=True)):
         x, y = GAP + index % columns * step_x, GAP + index // columns * step_y
         canvas.paste(Image.fromarray(image), (x, y))
-        _write(canvas, (x, y + height), lines)
+        _write(canvas, (x, y + height), lines, size)
+    return canvas
+
+
+def two_grids(
+    blocks: Sequence[np.ndarray], titles: Sequence[str], captions: Sequence[str] | None = None, tile: int = TILE
+) -> Image.Image:
+    """Two grids of the same prompts, each under its title.
+
+    Args:
+      blocks: uint8 `[N, H, W, 3]`, both.
+      titles: what made each, such as "teacher, 50 steps" and "student, 1 step".
+      captions: of the N images of a block; None: there are none.
+      tile: the least width of a tile in pixels; smaller images are enlarged.
+    """
+    grids = [image_grid(block, captions=captions, tile=tile) for block in blocks]
+    size = max(TEXT, blocks[0].shape[2] // 20)
+    lines = [_wrap(title, grid.width - 2 * GAP, MOST_LINES, size) for title, grid in zip(titles, grids, strict=True)]
+    top = _line(size) * max(map(len, lines)) + GAP
+    space = 4 * GAP
+    canvas = Image.new("RGB", (sum(grid.width for grid in grids) + space, top + grids[0].height), WHITE)
+    x = 0
+    for grid, title in zip(grids, lines, strict=True):
+        _write(canvas, (x + GAP, GAP), title, size)
+        canvas.paste(grid, (x, top))
+        x += grid.width + space
     return canvas
 
 
@@ -110,37 +137,44 @@ def save_png(image: Image.Image | np.ndarray, path: os.PathLike | str) -> None:
 
 
 @functools.cache
-def _font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    return ImageFont.load_default(TEXT)
+def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return ImageFont.load_default(size)
 
 
-def _wrap(text: str, width: int, most: int | None = None) -> list[str]:
+def _line(size: int) -> int:
+    """Pixels from one line of text to the next."""
+    return LINE * size // TEXT
+
+
+def _wrap(text: str, width: int, most: int | None = None, size: int = TEXT) -> list[str]:
     """The text in lines of at most `width` pixels, at most `most` lines; a word that is wider than a line is broken."""
     lines = [""]
     for word in text.split():
+        if most is not None and len(lines) > most + 1:  # the first may be empty
+            break
         joined = f"{lines[-1]} {word}".lstrip()
-        if _fits(joined, width):
+        if _fits(joined, width, size):
             lines[-1] = joined
             continue
         lines.append("")
         for character in word:
-            if not _fits(lines[-1] + character, width):
+            if not _fits(lines[-1] + character, width, size):
                 lines.append("")
             lines[-1] += character
     lines = [line for line in lines if line] or [""]
     if most is None or len(lines) <= most:
         return lines
     last = lines[most - 1]
-    while last and not _fits(f"{last}…", width):
+    while last and not _fits(f"{last}…", width, size):
         last = last[:-1]
     return [*lines[: most - 1], f"{last}…"]
 
 
-def _fits(text: str, width: int) -> bool:
-    return _font().getlength(text) <= width
+def _fits(text: str, width: int, size: int) -> bool:
+    return _font(size).getlength(text) <= width
 
 
-def _write(canvas: Image.Image, corner: tuple[int, int], lines: list[str]) -> None:
+def _write(canvas: Image.Image, corner: tuple[int, int], lines: list[str], size: int = TEXT) -> None:
     draw = ImageDraw.Draw(canvas)
     for number, line in enumerate(lines):
-        draw.text((corner[0], corner[1] + number * LINE), line, fill=BLACK, font=_font())
+        draw.text((corner[0], corner[1] + number * _line(size)), line, fill=BLACK, font=_font(size))

@@ -12,8 +12,8 @@ from sid_jax.runtime.cli import config_file
 # Settings that may change. A checkpoint does not depend on what is written, on how long the run is, on the devices, or
 # on how they compute. Nor does it depend on where the prompts or counts are: what they say is compared elsewhere.
 _FREE = (
-    "images", "log_every", "sample_every", "sample_images", "max_bad_steps", "on_failed_save", "prompts",
-    "labels.counts", "remat", "scan",
+    "images", "log_every", "sample_every", "sample_images", "sample_prompts", "max_bad_steps", "on_failed_save",
+    "prompts", "labels.counts", "remat", "scan",
 )  # fmt: skip
 _FREE_GROUPS = ("attention.", "evaluate.", "mesh.", "text.", "wandb.", "checkpoint_", "keep_")
 _TEACHER = ("teacher", "variant", "revision")  # where the teacher is, and not which one it is

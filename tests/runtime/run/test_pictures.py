@@ -3,7 +3,7 @@ import pytest
 from PIL import Image
 
 from sid_jax.runtime.run import pictures
-from sid_jax.runtime.run.pictures import GAP, LINE, enlarge, image_grid, save_png, side_by_side
+from sid_jax.runtime.run.pictures import GAP, LINE, enlarge, image_grid, save_png, side_by_side, two_grids
 
 
 def colours(count, size=32):
@@ -45,6 +45,35 @@ def test_captions_are_below_the_images():
     text = np.asarray(captioned)[GAP + 64 : GAP + 64 + LINE]
     assert text[:, :70].min() < 100
     assert text[:, 70:].min() == 255
+
+
+def test_a_long_caption_is_cut_and_larger_below_larger_images():
+    long = "many words " * 100
+    heights = {}
+    for size in (64, 400):
+        plain = image_grid(colours(2, size), columns=2, tile=64)
+        captioned = image_grid(colours(2, size), columns=2, captions=[long, ""], tile=64)
+        heights[size] = captioned.height - plain.height
+        below = np.asarray(captioned)[GAP + size :, GAP + size + 2 :]
+        assert below.min() == 255  # nothing of it below the other image
+    assert heights[64] == LINE * pictures.MOST_LINES < heights[400]
+
+
+def test_a_caption_that_is_cut_says_so():
+    lines = pictures._wrap("w" * 50 + " and more", 64, 2)
+    assert len(lines) == 2 and lines[1].endswith("…")
+
+
+@pytest.mark.parametrize("captions", [None, ["three", "four"]])
+def test_two_grids_stand_beside_each_other_under_their_titles(captions):
+    grid = image_grid(colours(2), captions=captions)
+    picture = two_grids((colours(2), colours(2) + 100), ("teacher, 50 steps", "student"), captions)
+    top = picture.height - grid.height
+    assert picture.width == 2 * grid.width + 4 * GAP and top >= LINE
+    np.testing.assert_array_equal(np.asarray(picture)[top:, : grid.width], np.asarray(grid))
+    assert grey(picture, grid.width + 4 * GAP + GAP + 30, top + GAP + 30) == 105
+    titles = np.asarray(picture)[:top]
+    assert titles[:, : grid.width].min() < 100 and titles[:, grid.width + 4 * GAP :].min() < 100
 
 
 def test_two_blocks_have_a_row_for_each_prompt():
