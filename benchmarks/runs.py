@@ -125,7 +125,7 @@ def arguments_of(folder: Path, workdir: Path) -> list[str]:
     tiny = folder / "tiny"
     return [
         "--config=configs/digits_1step.py", f"--workdir={workdir}", f"--config.teacher={tiny / 'teacher'}",
-        f"--config.prompts={tiny / 'prompts.txt'}", "--config.evaluate.metric=",
+        f"--config.prompts={tiny / 'prompts.txt'}", "--config.evaluate.metric=", "--config.evaluate.pictures=0",
         f"--config.images={UPDATES * BATCH}", f"--config.batch={BATCH}", "--config.log_every=1",
         "--config.sample_every=1000", "--config.sample_images=4", "--config.checkpoint_every=4",
     ]  # fmt: skip

@@ -66,16 +66,17 @@ def tiny_overrides(tiny):
         "--config.sample_images=4",
         "--config.checkpoint_every=3",
         "--config.evaluate.samples=100",
+        "--config.evaluate.pictures=0",
         "--config.evaluate.teacher_steps=2",
     ]
 
 
 @pytest.fixture
 def tiny_arguments(tiny_overrides, tmp_path):
-    """Arguments of `train` for a run of 6 updates, without what is made at its end, in `tmp_path / "run"`."""
+    """Arguments of `train` for a run of 6 updates, without the table at its end, in `tmp_path / "run"`."""
     return [
         "--config=configs/digits_1step.py", f"--workdir={tmp_path / 'run'}", *tiny_overrides,
-        "--config.evaluate.metric=", "--config.evaluate.pictures=0",
+        "--config.evaluate.metric=",
     ]  # fmt: skip
 
 

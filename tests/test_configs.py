@@ -75,7 +75,7 @@ OF_EDM = {
     "precision.teacher": "float32", "precision.matmul": "highest",
 }  # fmt: skip
 FORMS = ("sid", "sida", "sid2a")
-SMALL = {"resolution": 16, "batch": 2, "images": 2, "sample_images": 1}
+SMALL = {"resolution": 16, "batch": 2, "images": 2, "sample_images": 1, "evaluate.pictures": 0}
 
 
 def family(name, pipelines):

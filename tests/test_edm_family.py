@@ -41,6 +41,7 @@ def get_config():
 """
 SIDA = [
     "--config.gan.lambda_d=1", "--config.gan.lambda_g=0.01", "--config.gan.group=2", "--config.optimizer.clip_fake=1",
+    "--config.evaluate.pictures=0",
 ]  # fmt: skip
 
 

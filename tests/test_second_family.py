@@ -23,7 +23,7 @@ def get_config():
     c.sid.num_steps = {steps}
     c.optimizer.fake_lr = c.optimizer.generator_lr = 1e-3
     c.precision.compute = c.precision.teacher = "float32"
-    c.log_every, c.sample_images = 1, 3
+    c.log_every, c.sample_images, c.evaluate.pictures = 1, 3, 0
     return c
 """
 

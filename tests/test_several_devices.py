@@ -50,11 +50,14 @@ def difference(found, expected, names=("fake_loss", "generator_loss")):
 def test_two_processes_are_one_run(launch, tiny_arguments, tmp_path):
     """Prompts, text, state, losses, pictures, logs, checkpoints, and going on from them."""
     train.main(tiny_arguments)
-    shared = "--config.mesh.fsdp=2", "--config.text.precompute=true"
+    shared = "--config.mesh.fsdp=2", "--config.text.precompute=true", "--config.evaluate.pictures=4"
     arguments = *tiny_arguments, f"--workdir={tmp_path / 'both'}", *shared
     halfway = launch(2, 1, *arguments, "--config.images=32")
     done = launch(2, 1, *arguments)
     assert difference(metrics_of(tmp_path / "both"), metrics_of(tmp_path / "run")) < 1e-5
+
+    assert Image.open(tmp_path / "both/side_by_side.png").width > 2 * 2 * 96  # of both, two images in a row
+    assert "Teacher beside student" in (tmp_path / "both/report.html").read_text()
 
     # What they saved together, one process with one device reads.
     both, one = (pictures_of(tmp_path / run) for run in ("both", "run"))
