@@ -6,7 +6,7 @@ from typing import Any
 _CHARTS = (
     (
         "Signal of convergence",
-        "Both fall while the student learns, and come to rest when it has: see docs/metrics.md.",
+        "The first falls while the student learns, and comes to rest: see docs/metrics.md.",
         {"teacher_fake_gap": "|teacher - fake network|", "generator_teacher_gap": "|student - teacher|"},
     ),
     ("Loss of the fake network", "", {"fake_loss": "fake_loss"}),
