@@ -6,8 +6,8 @@ from typing import Any
 _CHARTS = (
     (
         "Signal of convergence",
-        "The first falls while the student learns, and comes to rest: see docs/metrics.md.",
-        {"teacher_fake_gap": "|teacher - fake network|", "generator_teacher_gap": "|student - teacher|"},
+        "The first falls as the student learns, and comes to rest.",
+        {"teacher_fake_gap": "|teacher - fake network|", "generator_teacher_gap": "|generator - teacher|"},
     ),
     ("Loss of the fake network", "", {"fake_loss": "fake_loss"}),
     ("Loss of the generator", "No distance: it has either sign.", {"generator_loss": "generator_loss"}),
