@@ -100,7 +100,8 @@ class Progress:
             self._bar.update(images - self._bar.n)
         else:
             self._begin(images)
-        if self._plain and time.monotonic() - self._said >= self._plain_seconds:
+        now = time.monotonic()
+        if self._plain and now - self._said >= self._plain_seconds and now - self._began >= self._patience:
             self._say_line()
 
     def _begin(self, images: int) -> None:

@@ -111,7 +111,7 @@ def test_what_takes_a_few_seconds_needs_no_line(monkeypatch, capsys):
 
 def test_what_takes_longer_is_followed_to_its_end(monkeypatch, capsys):
     lines = shown(monkeypatch, capsys, patience=1e-9, plain_seconds=0)
-    assert [line.split(", ")[0] for line in lines] == [
+    assert [" ".join(line.split(", ")[0].split()) for line in lines] == [
         "reading unet: 17%: 1/6 parameters", "reading unet: 50%: 3/6 parameters", "reading unet: 100%: 6/6 parameters",
     ]  # fmt: skip
     assert all(line.endswith(" left") for line in lines)
