@@ -29,7 +29,6 @@ from sid_jax.runtime.storage.arrays import Rows, npy_in
 from sid_jax.runtime.storage.files import absolute, on_disk, reaching
 from sid_jax.runtime.storage.zips import zip_appearing
 from sid_jax.sid import MOST_SEED, FewStep
-from sid_jax.size import size_of
 
 MOST_STEPS = 10_000  # of a sampler: a sample of so many would take hours
 MOST_PICTURES = 2**31 - 1  # whose noises are told apart by an int32
