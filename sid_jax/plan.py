@@ -52,7 +52,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--full-effort", action="store_true", help="let the compiler take its time, as in training")
     parser.add_argument("--json", metavar="FILE", help="write the figures here too")
     parser.add_argument("--hlo", metavar="FILE", help="write the compiled program's text here")
-    arguments, config = command_line.parse_with_config(parser, argv, sid_jax.config.schema_of)
+    schema, chapters = sid_jax.config.schema_of, sid_jax.config.chapters()
+    arguments, config = command_line.parse_with_config(parser, argv, schema, chapters)
     _stay_on_the_cpu()
     for file in filter(None, (arguments.json, arguments.hlo)):
         check_output(file)
