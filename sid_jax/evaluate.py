@@ -5,14 +5,11 @@ if __name__ == "__main__":  # before the imports: they take seconds, and may fai
 
     start("sid_jax.evaluate")
 
-import argparse
-import os
 from collections.abc import Sequence
 
-from ml_collections import ConfigDict
-
 from sid_jax.errors import UserError
-from sid_jax.evaluation.measure import evaluate, open_metric
+from sid_jax.evaluation.measure import measure
+from sid_jax.evaluation.places import PLACES, placed
 from sid_jax.evaluation.report import as_text, write_json
 from sid_jax.experiment.student import open_model, open_run
 from sid_jax.runtime.cli import command_line
@@ -32,14 +29,6 @@ examples:
   python -m sid_jax.evaluate --model exported --samples 5000 --json table.json"""
 
 
-_PLACES = (
-    ("teacher", "--teacher", "folder or hub id of the teacher"),
-    ("prompts", "--prompts", "file of the prompts"),
-    ("evaluate.metric", "--metric", "folder of the metric network"),
-)
-"""Key of the config, flag, and what it says where to find."""
-
-
 def main(argv: Sequence[str] | None = None) -> None:
     """The command."""
     parser = command_line.Parser("python -m sid_jax.evaluate", __doc__, EPILOG)
@@ -47,8 +36,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     source.add_argument("--run", metavar="DIR", help="the folder of a run: its newest checkpoint")
     source.add_argument("--model", metavar="FOLDER", help="a folder that sid_jax.export wrote")
     command_line.add_step(parser)
-    for key, flag, what in _PLACES:
-        parser.add_argument(flag, dest=key, metavar="PATH", help=f"{what} (default: what the run's config says)")
+    for name, (_, what) in PLACES.items():
+        parser.add_argument(f"--{name}", metavar="PATH", help=f"{what} (default: what the run's config says)")
     parser.add_argument("--samples", metavar="N", type=int, help="images of each (default: what the run's config says)")
     parser.add_argument("--json", metavar="FILE", help="write the table here too")
     arguments = parser.parse_args(argv)
@@ -64,30 +53,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     if student is None:
         raise UserError(f"{arguments.model} is not a student that sid_jax.export wrote: there is none to measure")
-    _place(student.config, arguments)
-    samples = student.config.evaluate.samples if arguments.samples is None else arguments.samples
-    found = evaluate(student, open_metric(student.config, samples), samples)
+    given = {name: getattr(arguments, name) for name in PLACES}
+    found = measure(placed(student, given, arguments.model or "", dashes="--"), arguments.samples)
     print(as_text(found))
     if table is not None:
         write_json(found, table)
-
-
-def _place(config: ConfigDict, arguments: argparse.Namespace) -> None:
-    """Sets what the flags say, and checks that an export's config does not stand for something else of the same name.
-
-    Raises:
-      UserError: an export was made of something on another machine, and no flag says where it is here.
-    """
-    for key, flag, what in _PLACES:
-        group, _, name = key.rpartition(".")
-        owner, given = config[group] if group else config, getattr(arguments, key)
-        if given is not None:
-            if name not in owner:
-                raise UserError(f"{flag}: models of this family have no {name}")
-            owner[name] = given
-            continue
-        value = owner.get(name, "")
-        # Exports of old versions have whole paths.
-        everywhere = value.startswith("bundled:") or os.path.isabs(value) or (key == "teacher" and "/" in value)
-        if arguments.model and value and not everywhere:
-            raise UserError(f"{arguments.model} names {value!r} and not where it is: {flag} PATH says so ({what})")

@@ -5,11 +5,13 @@ if __name__ == "__main__":  # before the imports: they take seconds, and may fai
 
     start("sid_jax.export")
 
+import sys
+import types
 from collections.abc import Sequence
+from typing import Any
 
 from sid_jax.errors import UserError
-from sid_jax.experiment.export import export
-from sid_jax.experiment.student import open_run
+from sid_jax.experiment.opened import export
 from sid_jax.formats.hub_push import check_push, push
 from sid_jax.runtime.cli import command_line
 from sid_jax.runtime.storage.files import on_disk
@@ -51,8 +53,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     if arguments.push is not None:
         check_push(arguments.push)
     out = on_disk(arguments.out, "--out")
-    student = open_run(arguments.run, step=arguments.step)
-    export(student, str(out), overwrite=arguments.overwrite)
+    export(arguments.run, out, step=arguments.step, overwrite=arguments.overwrite)
     print(f"wrote {arguments.out}; its README.md shows how to open it in PyTorch")
     if arguments.push is not None:
         print(f"pushed it to {push(out, arguments.push, private=arguments.private)}")
+
+
+class _Callable(types.ModuleType):
+    """The module that can be called as well: `sid_jax.export` is this command, and the function of that name."""
+
+    def __call__(self, *arguments: Any, **keywords: Any) -> None:
+        export(*arguments, **keywords)
+
+
+sys.modules[__name__].__class__ = _Callable

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from sid_jax.digits import prompts as digits
 from sid_jax.digits.classifier import measure_real
 from sid_jax.digits.metric import DigitsMetric
-from sid_jax.digits.models import make, schema_of
+from sid_jax.digits.models import chapters, make, schema_of
 from sid_jax.digits.pixels import reduced
 from sid_jax.runtime.cli import command_line
 from sid_jax.runtime.storage.files import on_disk
@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     result.add_argument(
         "--real-features", metavar="DIR", help="only write the real pictures' features into this digits_metric anew"
     )
-    arguments, config = command_line.parse_with_config(parser, argv, schema_of)
+    arguments, config = command_line.parse_with_config(parser, argv, schema_of, chapters())
     if arguments.out:
         make(config, on_disk(arguments.out, "--out"))
     else:

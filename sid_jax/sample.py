@@ -6,7 +6,6 @@ if __name__ == "__main__":  # before the imports: they take seconds, and may fai
     start("sid_jax.sample")
 
 import argparse
-import dataclasses
 import itertools
 import math
 import re
@@ -18,9 +17,10 @@ import numpy as np
 from etils import epath
 
 from sid_jax.data.labels import NO_LABEL
-from sid_jax.errors import UserError, user_errors_from
-from sid_jax.experiment.images import FirstNoise, ImageProgram, count_of, images_at_a_time
-from sid_jax.experiment.student import Model, Student, open_model, open_run
+from sid_jax.errors import UserError
+from sid_jax.experiment.images import FirstNoise, count_of
+from sid_jax.experiment.sampling import Wanted, program_of
+from sid_jax.experiment.student import Model, open_model, open_run
 from sid_jax.runtime.cli import command_line
 from sid_jax.runtime.cli.outputs import check_new_file, check_output
 from sid_jax.runtime.run.pictures import TILE, image_grid, save_png
@@ -28,10 +28,7 @@ from sid_jax.runtime.run.progress import following
 from sid_jax.runtime.storage.arrays import Rows, npy_in
 from sid_jax.runtime.storage.files import absolute, on_disk, reaching
 from sid_jax.runtime.storage.zips import zip_appearing
-from sid_jax.sid import MOST_SEED, FewStep
 
-MOST_STEPS = 10_000  # of a sampler: a sample of so many would take hours
-MOST_PICTURES = 2**31 - 1  # whose noises are told apart by an int32
 GRID_PIXELS = 2**26  # of a grid: about 200 MB
 _PICTURE = re.compile(r"\d{4,}\.png|grid\.png")
 
@@ -66,9 +63,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     source.add_argument("--run", metavar="DIR", help="the folder of a run: its newest checkpoint")
     source.add_argument("--model", metavar="FOLDER", help="an exported folder, or a teacher's folder, file or hub id")
     command_line.add_step(parser)
-    wanted = parser.add_mutually_exclusive_group()
-    wanted.add_argument("--prompts", dest="asked", metavar="TEXT_OR_FILE", help="a prompt, or a file with one a line")
-    wanted.add_argument("--classes", dest="asked", metavar="CLASSES", help="labels and ranges of them: 0-9, or 1,3")
+    requested = parser.add_mutually_exclusive_group()
+    requested.add_argument(
+        "--prompts", dest="asked", metavar="TEXT_OR_FILE", help="a prompt, or a file with one a line"
+    )
+    requested.add_argument("--classes", dest="asked", metavar="CLASSES", help="labels and ranges of them: 0-9, or 1,3")
     parser.add_argument("--n", metavar="N", type=int, default=1, help="pictures of each prompt or class (default: 1)")
     parser.add_argument(
         "--steps", metavar="K", type=int, help="steps (default: as trained, or as its family samples a teacher)"
@@ -82,25 +81,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     written.add_argument("--out", metavar="DIR", help="folder for the pictures, with none in it yet")
     written.add_argument("--npz", metavar="FILE", help="file for all pictures, which is not there yet")
     arguments = parser.parse_args(argv)
-    _check(arguments)
+    wanted = Wanted(arguments.n, arguments.seed, arguments.steps, arguments.guidance, dashes="--")
     if arguments.out is not None:
         _check_folder(absolute(arguments.out))
     else:
         check_new_file(arguments.npz, "--npz")
     noise = None if arguments.noise is None else Rows(arguments.noise, "--noise")
     model = _open(arguments)
-    if model.student is None:
-        sampler = model.teacher.sampler(arguments.steps, arguments.guidance)
-        params, resolution = model.teacher.denoiser.params, model.teacher.space.resolution
-    else:
-        sampler = _student_sampler(model.student, arguments.steps, arguments.guidance)
-        params, resolution = model.student.params, model.student.config.resolution
-
     requests = model.teacher.conditions.asked(arguments.asked)
-    asked = _Repeated(requests, arguments.n, in_turn=arguments.out is None)
-    batch = min(len(asked), images_at_a_time(resolution))
-    given = None if noise is None else first_noise(noise, len(asked), model.teacher.space.shape(resolution))
-    batches = ImageProgram(model.teacher, sampler, resolution, batch).batches(params, asked, arguments.seed, given)
+    asked = wanted.of_each(requests, in_turn=arguments.out is None)
+    program = program_of(model, wanted.sampler(model))
+    given = None if noise is None else first_noise(noise, len(asked), model.teacher.space.shape(model.resolution))
+    batches = program.batches(model.params, asked, wanted.seed, given)
     made = following(batches, len(asked), "sampling", size=count_of)
     if arguments.out is None:
         save_npz(made, asked, on_disk(arguments.npz, "--npz"))
@@ -108,17 +100,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         columns = 1 if arguments.asked is None and len(requests) == 1 else arguments.n
         save(made, asked, columns, absolute(arguments.out))
     print(f"{len(asked)} pictures in {arguments.npz if arguments.out is None else arguments.out}")
-
-
-def _check(arguments: argparse.Namespace) -> None:
-    if arguments.n < 1:
-        raise UserError(f"--n is {arguments.n}: use a positive number")
-    if not 0 <= arguments.seed <= MOST_SEED:
-        raise UserError(f"--seed is {arguments.seed}: use 0 to {MOST_SEED}")
-    if arguments.steps is not None and arguments.steps > MOST_STEPS:
-        raise UserError(f"--steps is {arguments.steps}: use at most {MOST_STEPS}")
-    if arguments.guidance is not None and not math.isfinite(arguments.guidance):
-        raise UserError(f"--guidance is {arguments.guidance}: use a finite number")
 
 
 def _check_folder(folder: epath.Path) -> None:
@@ -152,29 +133,6 @@ def first_noise(noise: Rows, count: int, shape: tuple[int, int, int]) -> FirstNo
     return lambda first, last: np.ascontiguousarray(noise.read(first, last).transpose(0, 2, 3, 1))
 
 
-class _Repeated(Sequence[Any]):
-    """Each of what is requested so many times, without a list of them all: one after the other, or in turn.
-
-    Raises:
-      UserError: there are more than noises that differ.
-    """
-
-    def __init__(self, requests: Sequence[Any], times: int, in_turn: bool) -> None:
-        self._requests, self._times, self._in_turn = requests, times, in_turn
-        if len(requests) * times > MOST_PICTURES:
-            raise UserError(
-                f"--n is {times}: of {len(requests)} prompts or classes that is more than {MOST_PICTURES} pictures"
-            )
-
-    def __len__(self) -> int:
-        return len(self._requests) * self._times
-
-    def __getitem__(self, index: Any) -> Any:
-        if not 0 <= index < len(self):
-            raise IndexError(index)
-        return self._requests[index % len(self._requests) if self._in_turn else index // self._times]
-
-
 def _open(arguments: argparse.Namespace) -> Model:
     """The model that the flags name, with all parameters that sampling takes."""
     if not arguments.run:
@@ -183,16 +141,6 @@ def _open(arguments: argparse.Namespace) -> Model:
         return open_model(arguments.model)
     student = open_run(arguments.run, "conditions", "space", step=arguments.step)
     return Model(student.teacher, student)
-
-
-def _student_sampler(student: Student, steps: int | None, guidance: float | None) -> FewStep:
-    """How a student is sampled; with another number of steps than it was trained for, where the flags say so."""
-    if guidance is not None:
-        raise UserError("--guidance is for teachers: a student is sampled without guidance")
-    if steps is None:
-        return student.sampler
-    with user_errors_from("--steps"):
-        return dataclasses.replace(student.sampler, num_steps=steps)
 
 
 def save(

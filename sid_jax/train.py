@@ -62,7 +62,8 @@ A run lives in its workdir: the resolved config, metrics as JSON lines and for T
 The same command goes on from the newest checkpoint that is whole. On SIGTERM, and on SIGHUP of a terminal
 that goes away, a run saves its state and ends with exit code 75; the same command then goes on.
 
-The family of the teacher decides which settings there are; those of the default family are listed below.
+The family of the teacher decides which settings there are. Those of all teachers are listed first, and then those of
+each family.
 
 examples:
   python -m sid_jax.train --config configs/digits_1step.py
@@ -74,6 +75,9 @@ examples:
 SHOWN = {"fake": "fake_loss", "generator": "generator_loss", "gap": "teacher_fake_gap"}
 """The metrics beside the progress, by the names that they have there."""
 
+RESUME = ("auto", "force", "restart")
+"""How a run goes on that is there: as it was, although settings differ, or anew although its checkpoints are gone."""
+
 say = logging.getLogger("sid_jax.train").info
 
 
@@ -82,7 +86,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = command_line.Parser("python -m sid_jax.train", __doc__, EPILOG)
     parser.add_argument("--workdir", metavar="DIR", help="the run's folder (default: runs/<name of the config file>)")
     parser.add_argument(
-        "--resume", choices=("auto", "force", "restart"), default="auto",
+        "--resume", choices=RESUME, default="auto",
         help="force: go on although settings, prompts or teacher are not those that the run was started with; "
         "restart: begin anew in a folder whose checkpoints are gone",
     )  # fmt: skip
@@ -90,9 +94,18 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--profile", metavar="START:STOP", default="", help="trace updates START+1 to STOP to WORKDIR/profile"
     )
     processes.add_arguments(parser)
-    arguments, config = command_line.parse_with_config(parser, argv, sid_jax.config.schema_of)
+    schema, chapters = sid_jax.config.schema_of, sid_jax.config.chapters()
+    arguments, config = command_line.parse_with_config(parser, argv, schema, chapters)
     processes.join(arguments)
     workdir = arguments.workdir or f"runs/{Path(arguments.config).stem}"
+    distill(config, workdir, arguments.resume, arguments.profile)
+
+
+def distill(config: ConfigDict, workdir: str, resume: str = "auto", profile: str = "") -> None:
+    """Trains in a folder that is this run's alone meanwhile, which is also told what the run says; see `train`.
+
+    resume: one of `RESUME`.
+    """
     # Told to end, the process ends at once, but for the loop: before it nothing is lost, and after it all is saved.
     with (
         hearing(),
@@ -100,13 +113,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         owning(folder := make_workdir(workdir)),
         logging_to(folder),
     ):
-        train(
-            config,
-            workdir,
-            force=arguments.resume == "force",
-            restart=arguments.resume == "restart",
-            profile=arguments.profile,
-        )
+        train(config, workdir, force=resume == "force", restart=resume == "restart", profile=profile)
 
 
 def train(config: ConfigDict, workdir: str, force: bool = False, restart: bool = False, profile: str = "") -> None:

@@ -6,12 +6,18 @@ import pytest
 from ml_collections import ConfigDict
 
 import sid_jax.config
-from sid_jax.config import RANGES, SECTION_RANGES, check_numbers, default
+from sid_jax.config import SECTIONS, check_settings, default, settings_of
 from sid_jax.errors import UserError
 from sid_jax.runtime.cli import config_file
+from sid_jax.runtime.cli.settings import bounds, check_values
 
-ALL = RANGES | SECTION_RANGES["stable_diffusion"]
-OF_EDM = SECTION_RANGES["edm"]
+
+def ranges_of(settings):
+    return {key: setting.values for key, setting in settings.items() if isinstance(setting.values, str)}
+
+
+ALL = ranges_of(settings_of("stable_diffusion"))
+OF_EDM = ranges_of(SECTIONS["edm"].settings)
 
 
 def numeric_keys(family="stable_diffusion"):
@@ -33,22 +39,21 @@ def changed(key, value, family="stable_diffusion"):
 
 def test_every_number_has_a_range():
     assert set(numeric_keys()) == set(ALL)
-    assert set(numeric_keys("edm")) == set(RANGES | OF_EDM)
+    assert set(numeric_keys("edm")) == set(ranges_of(settings_of("edm")))
 
 
 @pytest.mark.parametrize(
     ("key", "family"), [*((key, "stable_diffusion") for key in sorted(ALL)), *((key, "edm") for key in sorted(OF_EDM))]
 )
 def test_what_is_outside_is_named(key, family):
-    low, high = (ALL if family == "stable_diffusion" else OF_EDM)[key][1:-1].split(",")
     kind = numeric_keys(family)[key]
-    below, above = sid_jax.config._bound(low), sid_jax.config._bound(high)
+    below, above = bounds((ALL if family == "stable_diffusion" else OF_EDM)[key])
     wrong = [float("nan"), float("inf"), float("-inf"), 1e39] if kind is float else [int(below) - 1, 2**64, -(2**70)]
     if kind is float:
         wrong += [float(below) - abs(float(below)) - 1, float(above) * 2 + 1]
     for value in wrong:
         with pytest.raises(UserError, match=rf"^config key {key} is "):
-            check_numbers(changed(key, value, family))
+            check_settings(changed(key, value, family))
 
 
 @pytest.mark.parametrize(
@@ -56,7 +61,7 @@ def test_what_is_outside_is_named(key, family):
     [("optimizer.fake_lr", 1e30), ("guidance.kappa1", -1.0), ("seed", 2**64 - 1), ("optimizer.clip_value", None)],
 )
 def test_ends_of_ranges_are_in_them(key, value):
-    check_numbers(changed(key, value))
+    check_settings(changed(key, value))
 
 
 @pytest.mark.parametrize(
@@ -76,12 +81,12 @@ def test_a_saved_config_has_them_in_their_types(saved, says):
 def test_numbers_of_another_schema_are_finite():
     config = ConfigDict({"steps": 5, "guidance": (1.0, float("nan"))})
     with pytest.raises(UserError, match=r"^config key guidance is nan: use a finite number"):
-        check_numbers(config)
+        check_values(config, {})
 
 
 def test_floats_are_what_they_are_in_float32():
     with pytest.raises(UserError, match=r"optimizer\.beta2 is 0\.99999999: use a number in \[0, 1\)"):
-        check_numbers(changed("optimizer.beta2", 0.99999999))
+        check_settings(changed("optimizer.beta2", 0.99999999))
 
 
 CONFIGS = sorted({*Path("configs").glob("*_*step*.py"), *Path("configs").glob("edm_*_si*.py")})
@@ -89,4 +94,4 @@ CONFIGS = sorted({*Path("configs").glob("*_*step*.py"), *Path("configs").glob("e
 
 @pytest.mark.parametrize("file", CONFIGS, ids=lambda file: file.stem)
 def test_the_configs_are_in_range(file):
-    check_numbers(config_file.load(str(file), sid_jax.config.schema_of))
+    check_settings(config_file.load(str(file), sid_jax.config.schema_of))

@@ -226,7 +226,7 @@ def test_an_export_is_measured_with_what_the_flags_name(exported, tiny, monkeypa
     _, folder = exported()
     assert str(tiny) not in (folder / "sid_jax.json").read_text()
     measured = []
-    monkeypatch.setattr(evaluate, "evaluate", lambda student, metric, samples: measured.append(student.config) or 1 / 0)
+    monkeypatch.setattr(evaluate, "measure", lambda student, samples: measured.append(student.config) or 1 / 0)
     flags = {"--teacher": "teacher", "--prompts": "prompts.txt", "--metric": "metric"}
     given = []
     for flag, name in flags.items():

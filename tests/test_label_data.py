@@ -12,22 +12,20 @@ import sid_jax.config
 from sid_jax import dataset
 from sid_jax.errors import UserError
 from sid_jax.experiment.streams import open_stream
+from sid_jax.runtime.cli.settings import Setting
 from sid_jax.sid import Gan
 from sid_jax.teachers.conditions import LabelConditions
 from sid_jax.teachers.space import PixelSpace
 
-
-def section(c):
-    toy_family.section(c)
-    c.labels = {"counts": ""}
-    c.real.label = ""
+LABELS = {"labels.counts": Setting("", "a text file"), "real.label": Setting("", "feature of tfds")}
+SECTION = toy_family.SECTION._replace(settings={**toy_family.SECTION.settings, **LABELS})
 
 
 @pytest.fixture
 def config(monkeypatch, tmp_path):
     """Of a run on images of 8 px, whose grey says their class, of which there are three."""
     toy_family.register(monkeypatch)
-    monkeypatch.setitem(sid_jax.config.SECTIONS, "toy", section)
+    monkeypatch.setitem(sid_jax.config.SECTIONS, "toy", SECTION)
     for number in range(7):
         folder = tmp_path / f"in/{'abc'[number % 3]}"
         folder.mkdir(parents=True, exist_ok=True)

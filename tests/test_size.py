@@ -7,7 +7,7 @@ import pytest
 
 import sid_jax.config
 from sid_jax import assets
-from sid_jax.config import check_numbers
+from sid_jax.config import check_settings
 from sid_jax.errors import UserError
 from sid_jax.families.open import open_source, open_teacher
 from sid_jax.runtime.cli import config_file
@@ -53,7 +53,7 @@ def test_sizes_of_a_config_are_checked(value, says):
     config = sid_jax.config.default()
     config.resolution = value
     with pytest.raises(UserError) as error:
-        check_numbers(config)
+        check_settings(config)
     assert str(error.value).startswith(f"config key resolution is {says}")
 
 
@@ -66,7 +66,7 @@ def test_other_types_are_refused_where_they_are_set(value):
 @pytest.mark.parametrize("text", ["32", "32x48"])
 def test_a_saved_config_is_the_same_training(text):
     config = overridden(text)
-    check_numbers(config)
+    check_settings(config)
     saved = config_file.to_json(config)
     again = config_file.from_json(saved, sid_jax.config.schema_of)
     assert again.resolution == config.resolution == parse(text)

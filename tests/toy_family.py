@@ -18,6 +18,7 @@ from sid_jax.formats.safetensors_files import write_weights
 from sid_jax.models.json_config import JsonConfig
 from sid_jax.models.layers.constant import known_constant
 from sid_jax.models.registry import NETWORK_TYPES, NetworkType
+from sid_jax.runtime.cli.settings import Chapter, Setting
 from sid_jax.runtime.storage.folders import appearing
 from sid_jax.sid import guided
 from sid_jax.teachers import build, component_of
@@ -108,18 +109,23 @@ def write_folder(folder, denoiser, about):
         (new / MARKER).write_text(json.dumps(about))
 
 
-def section(c):
-    """Its section of the schema."""
-    c.sid.t_init = 1.0
-    c.sid.t_min, c.sid.t_max = 0.02, 0.98
-    c.resolution = 8
+SECTION = Chapter(
+    "Teachers of the toy",
+    {
+        "sid.t_init": Setting(1.0, "time of the first step", "(0, 1]"),
+        "sid.t_min": Setting(0.02, "times of both losses are uniform in [t_min, t_max)", "(0, 1]"),
+        "sid.t_max": Setting(0.98, "times of both losses: the upper bound, see sid.t_min", "(0, 1]"),
+    },
+    {"resolution": 8},
+)
+"""Its section of the schema."""
 
 
 def register(monkeypatch):
     """Makes the family known: a line for each table."""
     monkeypatch.setitem(NETWORK_TYPES, "Toy", NetworkType(Toy, ToyConfig, "diffusion_pytorch_model"))
     monkeypatch.setitem(FAMILIES, "ToyPipeline", Family(open_toy, "toy"))
-    monkeypatch.setitem(sid_jax.config.SECTIONS, "toy", section)
+    monkeypatch.setitem(sid_jax.config.SECTIONS, "toy", SECTION)
 
 
 def write_teacher(folder, classes=3):

@@ -64,11 +64,16 @@ def read_prompts(text_or_file: str) -> list[str]:
     """
     if names_file(text_or_file):
         return read_prompt_file(text_or_file)
+    return [as_prompt(text_or_file)]
+
+
+def as_prompt(text: str) -> str:
+    """The text itself. Raises UserError where it is none that can be written."""
     try:
-        text_or_file.encode()
+        text.encode()
     except UnicodeEncodeError:
-        raise UserError(f"the prompt {shown(text_or_file)} is not UTF-8: set the terminal to it") from None
-    return [text_or_file]
+        raise UserError(f"the prompt {shown(text)} is not UTF-8: set the terminal to it") from None
+    return text
 
 
 def names_file(text: str) -> bool:

@@ -7,18 +7,23 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from sid_jax.config import check_numbers
 from sid_jax.digits import pixels, pretrain
-from sid_jax.errors import UserError, user_errors_from
-from sid_jax.sid import seed_words
+from sid_jax.digits.settings import ANY, EDM, STABLE_DIFFUSION
+from sid_jax.errors import UserError
+from sid_jax.runtime.cli.settings import Chapter, check_values, settings_in
 
-MODELS = {"stable_diffusion": pretrain, "edm": pixels}
-"""Modules with `default()`, every setting, and `pretrain(config, out)`."""
+MODELS = {"stable_diffusion": (pretrain, STABLE_DIFFUSION), "edm": (pixels, EDM)}
+"""Modules with `default()`, every setting, and `pretrain(config, out)`; and the settings of each alone."""
+
+
+def chapters() -> tuple[Chapter, ...]:
+    """All settings of all models, as `--help` lists them."""
+    return (ANY, *(chapter for _, chapter in MODELS.values()))
 
 
 def schema_of(config: Mapping[str, Any]) -> ConfigDict:
     """Every setting of the model that a config names, with its default. Raises UserError for another model."""
-    schema: ConfigDict = _module_of(config).default()
+    schema: ConfigDict = _model_of(config)[0].default()
     return schema
 
 
@@ -28,14 +33,12 @@ def make(config: ConfigDict, out: Path) -> None:
     Raises:
       UserError: there is no such model; the data or the folder can't be used, or a setting makes no network.
     """
-    model = _module_of(config)
-    check_numbers(config)
-    with user_errors_from("config"):
-        seed_words(config.seed)
-    model.pretrain(config, out)
+    module, chapter = _model_of(config)
+    check_values(config, settings_in((ANY, chapter)))
+    module.pretrain(config, out)
 
 
-def _module_of(config: Mapping[str, Any]) -> ModuleType:
+def _model_of(config: Mapping[str, Any]) -> tuple[ModuleType, Chapter]:
     model = config.get("model", "stable_diffusion")
     if not isinstance(model, str) or model not in MODELS:
         raise UserError(f"config key model is {model!r:.80}: use one of {', '.join(MODELS)}")

@@ -18,12 +18,15 @@ from sid_jax.digits.card import data_named, rows_of
 from sid_jax.digits.classifier import train_metric
 from sid_jax.digits.fit import Schedule, fit
 from sid_jax.digits.networks import initialised
-from sid_jax.digits.pretrain import classifier_defaults, measure
+from sid_jax.digits.pretrain import measure
+from sid_jax.digits.settings import ANY
+from sid_jax.digits.settings import EDM as SETTINGS
 from sid_jax.families.edm import save_network, teacher_of
 from sid_jax.formats.edm_folder import Description
 from sid_jax.formats.model_card import head, licence_named
 from sid_jax.models.edm.augment import LABELS
 from sid_jax.models.edm.augment import augment as augmented
+from sid_jax.runtime.cli.settings import defaults_of, settings_in
 from sid_jax.runtime.run.log import make_workdir
 from sid_jax.runtime.storage.zips import member, zip_appearing
 from sid_jax.sid import EDM, Condition, Draw, LogNormalKarras, fake_loss
@@ -60,30 +63,7 @@ MNIST is by Y. LeCun, C. Cortes and C. Burges (CC BY-SA 3.0), and what was made 
 
 def default() -> ConfigDict:
     """Every setting, with its default."""
-    c = ConfigDict()
-    c.model = "edm"  # what is made: "stable_diffusion", in latents, or "edm", in pixels
-    c.seed = 0
-    c.data = "mnist"  # a tensorflow_datasets name, or an .npz file with images and labels
-    c.classifier = classifier_defaults()
-
-    c.network = ConfigDict()
-    c.network.resolution = 16
-    c.network.channels = 16
-    c.network.multiples = (1, 2, 2)  # of the channels, of each level
-    c.network.blocks = 1  # of each level
-    c.network.dropout = 0.0  # so small a network does not learn by heart
-
-    c.diffusion = ConfigDict()
-    c.diffusion.augment = 0.12  # probability of each transform
-    c.diffusion.steps = 6000
-    c.diffusion.batch = 64
-    c.diffusion.learning_rate = 3e-3
-    c.diffusion.ema_decay = 0.9995
-
-    c.evaluate = ConfigDict()
-    c.evaluate.steps = (18,)  # of Heun's sampler
-    c.evaluate.samples = 2000
-    return c
+    return defaults_of(settings_in((ANY, SETTINGS)))
 
 
 def pretrain(config: ConfigDict, out: Path) -> None:

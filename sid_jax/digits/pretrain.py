@@ -16,12 +16,14 @@ from sid_jax.digits.classifier import train_metric
 from sid_jax.digits.diffusion import Pairs, train_diffusion
 from sid_jax.digits.metric import DigitsMetric
 from sid_jax.digits.networks import MODEL_INDEX, SCHEDULER
+from sid_jax.digits.settings import ANY, STABLE_DIFFUSION
 from sid_jax.digits.tokenizer import write_tokenizer
 from sid_jax.experiment.images import ImageProgram
 from sid_jax.families.diffusers_export import save_pipeline
 from sid_jax.families.pipeline import Pipeline
 from sid_jax.families.schedulers import process_of
 from sid_jax.families.stable_diffusion import teacher_of
+from sid_jax.runtime.cli.settings import defaults_of, settings_in
 from sid_jax.runtime.run.log import make_workdir
 from sid_jax.teachers.conditions import Asked
 from sid_jax.teachers.teacher import Sampler, Teacher
@@ -29,47 +31,7 @@ from sid_jax.teachers.teacher import Sampler, Teacher
 
 def default() -> ConfigDict:
     """Every setting, with its default."""
-    c = ConfigDict()
-    c.model = "stable_diffusion"  # what is made: "stable_diffusion", in latents, or "edm", in pixels
-    c.seed = 0
-    c.data = "mnist"  # a tensorflow_datasets name, or an .npz file with images and labels
-
-    c.classifier = classifier_defaults()
-
-    c.autoencoder = ConfigDict()
-    c.autoencoder.channels = (8, 16, 32, 64)  # of each level; each but the last halves the resolution
-    c.autoencoder.latent_channels = 6
-    c.autoencoder.kl_weight = 0.005
-    c.autoencoder.steps = 2000
-    c.autoencoder.batch = 32
-    c.autoencoder.learning_rate = 2e-3
-
-    c.diffusion = ConfigDict()
-    c.diffusion.channels = (64,)
-    c.diffusion.heads = 4
-    c.diffusion.text_width = 64
-    c.diffusion.text_layers = 2
-    c.diffusion.max_tokens = 16  # of a prompt
-    c.diffusion.prompt_dropout = 0.1
-    c.diffusion.steps = 10_000
-    c.diffusion.batch = 64
-    c.diffusion.learning_rate = 1e-3
-    c.diffusion.ema_decay = 0.9995
-
-    c.evaluate = ConfigDict()
-    c.evaluate.guidance = (1.0, 1.25, 1.5, 2.0, 3.0)
-    c.evaluate.steps = 50
-    c.evaluate.samples = 2000
-    return c
-
-
-def classifier_defaults() -> ConfigDict:
-    """The settings of the metric network's training."""
-    c = ConfigDict()
-    c.steps = 1500
-    c.batch = 128
-    c.learning_rate = 2e-3
-    return c
+    return defaults_of(settings_in((ANY, STABLE_DIFFUSION)))
 
 
 def pretrain(config: ConfigDict, out: Path) -> None:

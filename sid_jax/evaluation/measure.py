@@ -56,6 +56,20 @@ def check_measurable(config: ConfigDict, teacher: Teacher, metric: DigitsMetric)
     teacher.sampler(config.evaluate.teacher_steps, config.evaluate.teacher_guidance)
 
 
+def measure(student: Student, samples: int | None = None) -> Evaluation:
+    """Measures a student and its teacher by the metric that its config names; see `evaluate`.
+
+    Args:
+      student: on one device.
+      samples: images of each; None: as many as the config says.
+
+    Raises:
+      UserError: the config names no metric, or one that is not of such images; or there are too few samples.
+    """
+    samples = student.config.evaluate.samples if samples is None else samples
+    return evaluate(student, open_metric(student.config, samples), samples)
+
+
 def evaluate(student: Student, metric: DigitsMetric, samples: int, mesh: jax.sharding.Mesh | None = None) -> Evaluation:
     """Measures the student and the teacher that its config names, on images of the same prompts and noise.
 

@@ -34,6 +34,9 @@ class Evaluation(NamedTuple):
     samples: int
     picture: Any
 
+    def __str__(self) -> str:
+        return as_text(self)
+
 
 def as_text(found: Evaluation) -> str:
     """The table for a terminal."""

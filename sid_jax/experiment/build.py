@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from sid_jax import assets
-from sid_jax.config import check_numbers
+from sid_jax.config import check_settings
 from sid_jax.errors import UserError, user_errors_from
 from sid_jax.experiment.networks import Regularization
 from sid_jax.families.open import open_configs, open_source
@@ -55,7 +55,7 @@ def open_teacher(config: ConfigDict, *parts: str, mesh: jax.sharding.Mesh | None
       *parts: of the teacher, whose parameters are read now, in float32.
       mesh: devices that parameters are sharded over; by default they are all on one.
     """
-    check_numbers(config)
+    check_settings(config)
     if not config.teacher:
         raise UserError("config key teacher is empty: set it to a diffusers folder or a hub id")
     bundle = open_source(config.teacher, variant=config.variant, revision=config.revision)
@@ -67,7 +67,7 @@ def open_teacher(config: ConfigDict, *parts: str, mesh: jax.sharding.Mesh | None
 
 def describe_teacher(config: ConfigDict, mesh: jax.sharding.Mesh | None = None) -> tuple[Teacher, str]:
     """The same without parameters, and where its configuration is from; published ones come with the package."""
-    check_numbers(config)
+    check_settings(config)
     bundle, origin = open_configs(config.teacher, variant=config.variant, revision=config.revision)
     return configured(teacher_in(bundle, config.family), config, mesh), origin
 

@@ -10,13 +10,13 @@ from sid_jax.formats.local_paths import last_name
 from sid_jax.teachers.teacher import Export
 
 
-def export(student: Student, folder: str, *, overwrite: bool = False) -> None:
+def write_export(student: Student, folder: str, *, overwrite: bool = False) -> None:
     """Writes a student's folder, whole or not at all. It names no path of this machine.
 
     Args:
       student: the parameters of its teacher's other networks may be abstract; they are copied from its files.
       folder: where to.
-      overwrite: replace a model that `export` did not write, or that was changed since.
+      overwrite: replace a model that was not written so, or that was changed since.
 
     Raises:
       UserError: the folder can't be written, or holds something else.

@@ -23,6 +23,7 @@ from sid_jax.runtime.storage.files import absolute, reaching
 from sid_jax.runtime.storage.json_files import read_json
 from sid_jax.runtime.storage.small_files import Unreadable
 from sid_jax.sid import FewStep
+from sid_jax.size import Resolution
 from sid_jax.teachers.teacher import PARTS, Teacher
 
 
@@ -49,6 +50,23 @@ class Model(NamedTuple):
 
     teacher: Teacher
     student: Student | None
+
+    @property
+    def params(self) -> Any:
+        """Of the denoiser that makes images."""
+        return self.teacher.denoiser.params if self.student is None else self.student.params
+
+    @property
+    def resolution(self) -> Resolution:
+        """Of the images that it makes, in pixels."""
+        return self.teacher.space.resolution if self.student is None else self.student.config.resolution
+
+
+def is_run(name: str) -> bool:
+    """Whether a name is that of a run's folder, which has checkpoints."""
+    folder = absolute(name)
+    with reaching(folder):
+        return (folder / "checkpoints").is_dir()
 
 
 def config_of_run(workdir: str) -> ConfigDict:
@@ -123,9 +141,7 @@ def open_start(config: ConfigDict, teacher: Teacher, mesh: jax.sharding.Mesh) ->
     name = config.get("student")
     if not name:
         return None
-    with reaching(folder := absolute(name)):
-        is_run = (folder / "checkpoints").is_dir()
-    if is_run:
+    if from_run := is_run(name):
         student = open_run(name, mesh=mesh)
         denoiser = student.teacher.denoiser.with_params(student.params)
     else:
@@ -134,16 +150,21 @@ def open_start(config: ConfigDict, teacher: Teacher, mesh: jax.sharding.Mesh) ->
         raise UserError(
             f"config key student: {name} has other tensors than the teacher {config.teacher}: name its student"
         )
-    return denoiser.params if is_run else denoiser.load(place=meshes.into_shards(mesh, jnp.float32)).params
+    return denoiser.params if from_run else denoiser.load(place=meshes.into_shards(mesh, jnp.float32)).params
 
 
-def open_model(folder: str) -> Model:
+def open_model(folder: str, *, variant: str = "", revision: str = "main") -> Model:
     """The teacher or the exported student in a folder, with all parameters.
+
+    Args:
+      folder: or a file, or a hub id.
+      variant: of the weights; "fp16" reads `*.fp16.safetensors`.
+      revision: branch, tag or commit of a hub id.
 
     Raises:
       UserError: it is nothing that can be opened, or a file in it is missing or damaged.
     """
-    bundle = open_source(folder)
+    bundle = open_source(folder, variant=variant, revision=revision)
     teacher, about = teacher_in(bundle), bundle.about
     if "config" not in about:
         return Model(teacher.load(*PARTS), None)
@@ -159,7 +180,7 @@ def open_model(folder: str) -> Model:
 
 def _config_of(text: str) -> ConfigDict:
     config = config_file.from_json(text, sid_jax.config.schema_of)
-    sid_jax.config.check_numbers(config)
+    sid_jax.config.check_settings(config)
     return config
 
 

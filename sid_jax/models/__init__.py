@@ -4,12 +4,13 @@ from sid_jax.models.clip import CLIPTextConfig, CLIPTextModel, CLIPTextModelWith
 from sid_jax.models.denoiser import DenoiserModule
 from sid_jax.models.json_config import JsonConfig
 from sid_jax.models.layers.constant import Constant
-from sid_jax.models.layers.execution import ATTENTION, Execution
+from sid_jax.models.layers.execution import ATTENTION, REMAT, Execution
 from sid_jax.models.unet import UNet2DConditionModel, UNetConfig
 from sid_jax.models.vae import AutoencoderKL, AutoencoderKLConfig
 
 __all__ = [
     "ATTENTION",
+    "REMAT",
     "AutoencoderKL",
     "AutoencoderKLConfig",
     "CLIPTextConfig",

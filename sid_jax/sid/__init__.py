@@ -8,10 +8,11 @@ and README.md beside this file walks through one iteration. What it is made of, 
 from sid_jax.sid.adam import adam, clip, clip_norm, sanitize, warmed_up
 from sid_jax.sid.edm import EDM
 from sid_jax.sid.ema import ema_beta, ema_update
-from sid_jax.sid.few_step import FewStep, Noise, noise_from_array, noise_from_key
-from sid_jax.sid.gan import Gan, Judged
+from sid_jax.sid.few_step import FIRST_INPUTS, NOISE_TYPES, FewStep, Noise, noise_from_array, noise_from_key
+from sid_jax.sid.gan import GAN_FORMS, Gan, Judged
 from sid_jax.sid.guidance import (
     DEFAULT_SCALE,
+    STRATEGIES,
     Condition,
     Denoiser,
     Discriminator,
@@ -21,7 +22,7 @@ from sid_jax.sid.guidance import (
     preset,
 )
 from sid_jax.sid.keys import MOST_SEED, Purpose, key_for, key_of, seed_words
-from sid_jax.sid.losses import Loss, Losses, fake_loss, generator_loss, sid_loss, weights
+from sid_jax.sid.losses import WEIGHTINGS, Loss, Losses, fake_loss, generator_loss, sid_loss, weights
 from sid_jax.sid.process import Draw, Process, Time
 from sid_jax.sid.settings import Ema, Optimizer, Phase, Settings
 from sid_jax.sid.state import Batch, Frozen, Networks, Real, TrainState
@@ -32,9 +33,14 @@ from sid_jax.sid.vp import VP
 __all__ = [
     "DEFAULT_SCALE",
     "EDM",
+    "FIRST_INPUTS",
+    "GAN_FORMS",
     "LAWS",
     "MOST_SEED",
+    "NOISE_TYPES",
+    "STRATEGIES",
     "VP",
+    "WEIGHTINGS",
     "Batch",
     "Condition",
     "Denoiser",

@@ -19,7 +19,7 @@ from sid_jax.sid.guidance import Discriminator
 from sid_jax.sid.process import Draw, Process, each
 
 LARGEST_LOGIT = 10.0
-FORMS = ("map", "sida")
+GAN_FORMS = ("map", "sida")
 
 
 class Judged(NamedTuple):
@@ -76,8 +76,8 @@ class Gan:
             raise ValueError(
                 f"gan.lambda_d: it is 0 and gan.lambda_g {self.lambda_g}: nothing trains the discriminator"
             )
-        if self.form not in FORMS:
-            raise ValueError(f"gan.form: {self.form!r} is not one of {', '.join(FORMS)}")
+        if self.form not in GAN_FORMS:
+            raise ValueError(f"gan.form: {self.form!r} is not one of {', '.join(GAN_FORMS)}")
         if self.group is not None and self.group < 1:
             raise ValueError(f"gan.group: {self.group} is not at least 1")
 

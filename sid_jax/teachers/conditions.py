@@ -4,8 +4,9 @@ import dataclasses
 import functools
 import hashlib
 import json
+import operator
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Protocol, Self
 
@@ -15,7 +16,7 @@ from flax import nnx
 
 from sid_jax.data.labels import NO_LABEL, LabelStream
 from sid_jax.data.pairs import PairSource
-from sid_jax.data.prompts import read_prompt_file, read_prompts
+from sid_jax.data.prompts import as_prompt, read_prompt_file, read_prompts
 from sid_jax.data.streams import ConditionStream, Stream
 from sid_jax.errors import UserError
 from sid_jax.formats.fingerprint import digest_of
@@ -56,6 +57,14 @@ class Conditions(Protocol):
 
         Raises:
           UserError: it can't be understood, or read; or there has to be a text.
+        """
+        ...
+
+    def chosen(self, wanted: Any) -> list[Any]:
+        """What a program asks for: one of it, or a list; None: nothing in particular.
+
+        Raises:
+          UserError: there is no such thing, or there has to be something.
         """
         ...
 
@@ -131,6 +140,13 @@ class PromptConditions:
             raise UserError("the teacher takes prompts: name one, or a file with one a line")
         return read_prompt_file(text) if file else read_prompts(text)
 
+    def chosen(self, wanted: Any) -> list[str]:
+        """A prompt, or a list of them; no file is read. Raises UserError for anything else."""
+        prompts = [wanted] if isinstance(wanted, str) else list(wanted) if isinstance(wanted, Iterable) else []
+        if not prompts or not all(isinstance(prompt, str) for prompt in prompts):
+            raise UserError(f"prompts is {wanted!r:.80}: the teacher takes prompts: give a text, or a list of texts")
+        return [as_prompt(prompt) for prompt in prompts]
+
     def stream(self, asked: Asked, batch: int, seed: int, rows: Sequence[int] | None = None) -> Stream:
         """Shuffled anew in each epoch."""
         return ConditionStream(asked, batch, seed, self.read, rows)
@@ -203,6 +219,10 @@ class CachedConditions(WithoutNetworks):
         """As the source has it."""
         return self.source.asked(text, file=file)
 
+    def chosen(self, wanted: Any) -> list[Any]:
+        """As the source has it."""
+        return self.source.chosen(wanted)
+
     def stream(self, asked: Asked, batch: int, seed: int, rows: Sequence[int] | None = None) -> Stream:
         """Of cached conditions."""
         return ConditionStream(asked, batch, seed, self.read, rows)
@@ -262,6 +282,23 @@ class LabelConditions(WithoutNetworks):
                 raise UserError(f"classes {text!r}: the teacher has the classes 0 to {self.count - 1}")
             labels += range(first, last + 1)
         return labels or list(range(self.count)) or [NO_LABEL]
+
+    def chosen(self, wanted: Any) -> list[int]:
+        """A label or a list of them, or what `asked` understands.
+
+        Raises:
+          UserError: it is something else, or there is no such class.
+        """
+        if wanted is None or isinstance(wanted, str):
+            return self.asked(wanted)
+        try:
+            labels = [operator.index(label) for label in (wanted if isinstance(wanted, Iterable) else [wanted])]
+        except TypeError:
+            raise UserError(f"classes {wanted!r:.80}: give labels, as int") from None
+        if labels and min(labels) >= 0 and max(labels) < self.count:
+            return labels
+        known = f"the teacher has the classes 0 to {self.count - 1}" if self.count else "the teacher has no labels"
+        raise UserError(f"classes {wanted!r:.80}: {known}")
 
     def stream(self, asked: Asked, batch: int, seed: int, rows: Sequence[int] | None = None) -> Stream:
         """Every class as often as any other; counted ones as often as they are counted."""

@@ -3,7 +3,8 @@
 def main(argv):
     parser = command_line.Parser("python -m sid_jax.train", "Distill a teacher into a few-step generator.")
     parser.add_argument("--workdir", help="the run's folder")
-    arguments, config = command_line.parse_with_config(parser, argv, sid_jax.config.schema_of)
+    schema, chapters = sid_jax.config.schema_of, sid_jax.config.chapters()
+    arguments, config = command_line.parse_with_config(parser, argv, schema, chapters)
 
 Its module begins as `start` says.
 """
@@ -11,7 +12,9 @@ Its module begins as `start` says.
 import argparse
 import difflib
 import errno
+import shutil
 import sys
+import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn, TypeVar, overload
 
@@ -20,18 +23,23 @@ from ml_collections import ConfigDict
 from sid_jax.errors import UserError
 from sid_jax.runtime.cli import config_file, terminal
 from sid_jax.runtime.cli.program import as_called
+from sid_jax.runtime.cli.settings import Chapter
+from sid_jax.runtime.cli.settings_help import listing
 from sid_jax.runtime.cli.streams import unbreakable_output
 from sid_jax.runtime.devices import jax_settings, preemption
 from sid_jax.runtime.devices.preemption import Preempted
 from sid_jax.runtime.devices.processes import ProcessLost
 
 OVERRIDE = "--config."
+WIDTH = 110  # columns: longer lines are hard to read
 
 _N = TypeVar("_N")
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser whose errors are UserErrors of one line, and whose help keeps the lines of its texts.
+    """An argument parser whose errors are UserErrors of one line, and whose help fits the terminal.
+
+    chapters: the settings of its config, which the help lists at its end.
 
     Args:
       command: as `python -m` calls it; usage and examples say `sid-jax` where the process was called by that.
@@ -40,6 +48,7 @@ class Parser(argparse.ArgumentParser):
     """
 
     def __init__(self, command: str, description: str, epilog: str = ""):
+        self.chapters: Sequence[Chapter] = ()
         super().__init__(
             prog=as_called(command),
             description=as_called(description),
@@ -51,6 +60,11 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Raises the UserError, which says where the flags are listed."""
         raise UserError(f"{message} ({self.prog} --help lists the flags)")
+
+    def format_help(self) -> str:
+        """The help on flags, and then on settings."""
+        flags = super().format_help()
+        return f"{flags}\n{listing(self.chapters, _width())}\n" if self.chapters else flags
 
     @overload
     def parse_args(self, args: Iterable[str] | None = None, namespace: None = None) -> argparse.Namespace: ...
@@ -82,9 +96,23 @@ class Parser(argparse.ArgumentParser):
         self.error(f"unknown argument {flag}{hint}")
 
 
-class _Formatter(argparse.RawDescriptionHelpFormatter):
+class _Formatter(argparse.HelpFormatter):
+    """Wraps paragraphs at the terminal's width, but for those with lists, which keep their lines."""
+
     def __init__(self, prog: str):
-        super().__init__(prog, max_help_position=32, width=110)
+        super().__init__(prog, max_help_position=32, width=_width())
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        paragraphs = text.strip("\n").split("\n\n")
+        return "\n\n".join(
+            paragraph if "\n " in f"\n{paragraph}" else textwrap.fill(paragraph, width, break_on_hyphens=False)
+            for paragraph in paragraphs
+        )
+
+
+def _width() -> int:
+    """Of the terminal, within what can be read well; where there is none, as in a file, the usual one."""
+    return min(max(shutil.get_terminal_size((WIDTH, 24)).columns - 2, 60), WIDTH)
 
 
 def add_step(parser: argparse.ArgumentParser) -> None:
@@ -96,16 +124,17 @@ def add_step(parser: argparse.ArgumentParser) -> None:
 
 
 def parse_with_config(
-    parser: Parser, argv: Sequence[str] | None, schema: config_file.Schema
+    parser: Parser, argv: Sequence[str] | None, schema: config_file.Schema, chapters: Sequence[Chapter] = ()
 ) -> tuple[argparse.Namespace, ConfigDict]:
     """Parses the parser's flags together with `--config FILE` and its `--config.key=value` overrides.
 
-    Adds `--config` and a list of the schema's keys to the parser, so that `--help` shows both.
+    Adds `--config` and the settings to the parser, so that `--help` shows both.
 
     Args:
       parser: the command's own flags.
       argv: the arguments; None: those of this process.
-      schema: every key with its default, or a function of a config that gives them; the help is of an empty config.
+      schema: every key with its default, or a function of a config that gives them.
+      chapters: what the help says of the settings.
 
     Returns:
       the flags (`config` among them is the file's path) and the resolved, locked config.
@@ -117,8 +146,7 @@ def parse_with_config(
         "--config", metavar="FILE", required=True,
         help="Python file whose get_config() returns the settings; or a name of configs/, such as digits_1step",
     )  # fmt: skip
-    listed = schema if isinstance(schema, ConfigDict) else schema({})
-    parser.epilog = "\n\n".join(part for part in (parser.epilog, _help_on_overrides(listed)) if part)
+    parser.chapters = chapters
     rest, overrides = split_overrides(sys.argv[1:] if argv is None else argv)
     arguments = parser.parse_args(rest)
     return arguments, config_file.load(arguments.config, schema, overrides)
@@ -186,18 +214,3 @@ def _run(main: Callable[[Sequence[str] | None], int | None], argv: Sequence[str]
             raise
         print(f"error: {problem}", file=sys.stderr)
         return 2
-
-
-def _help_on_overrides(schema: ConfigDict) -> str:
-    defaults = config_file.flatten(schema)
-    width = max(map(len, defaults))
-    listing = "\n".join(f"  {key:<{width}}  {_shown(value)}" for key, value in defaults.items())
-    return (
-        "settings:\n"
-        "  --config.KEY=VALUE (or --config.KEY VALUE) replaces one setting of the config file, in the type of\n"
-        "  its default; a setting whose default is none takes none too. The keys and their defaults:\n\n" + listing
-    )
-
-
-def _shown(value: Any) -> str:
-    return "none" if value is None else repr(value)

@@ -53,10 +53,24 @@ def load(path: str, schema: Schema, overrides: Iterable[tuple[str, str]] = ()) -
     Raises:
       UserError: the file does not exist, fails or has keys that the schema has not, or an override is wrong.
     """
-    config = _call_get_config(_existing_file(path))
+    return resolved(_call_get_config(_existing_file(path)), schema, overrides, f"config {path}")
+
+
+def resolved(config: ConfigDict, schema: Schema, overrides: Iterable[tuple[str, str]], name: str) -> ConfigDict:
+    """The config itself, locked, with `overrides` of (key, text) applied in order.
+
+    Args:
+      config: with values of the schema's types.
+      schema: every key that it must have.
+      overrides: see `override`.
+      name: of the config, with which the message of an error about its keys begins.
+
+    Raises:
+      UserError: it has keys that the schema has not, or lacks some; or an override is wrong.
+    """
     schema = _schema_of(config, schema)
-    _rename_keys(path, config, schema)
-    _check_keys(path, config, schema)
+    _rename_keys(name, config, schema)
+    _check_keys(name, config, schema)
     for key, text in overrides:
         override(config, schema, key, text)
     return config.lock()
@@ -221,7 +235,7 @@ def _one_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {' '.join(message.split())}"
 
 
-def _rename_keys(path: str, config: ConfigDict, schema: ConfigDict) -> None:
+def _rename_keys(name: str, config: ConfigDict, schema: ConfigDict) -> None:
     """Gives the keys that a config file has set by their old name their new one.
 
     The old name decides, though the config has the new one too: that is there from the defaults, or from the config
@@ -232,7 +246,7 @@ def _rename_keys(path: str, config: ConfigDict, schema: ConfigDict) -> None:
         new = current_name(old, defaults)
         if new == old:
             continue
-        _log.warning("config %s sets %s, which is now called %s", path, old, new)
+        _log.warning("%s sets %s, which is now called %s", name, old, new)
         with config.unlocked():
             group, leaf = _group_of(config, old)
             del group[leaf]
@@ -240,17 +254,17 @@ def _rename_keys(path: str, config: ConfigDict, schema: ConfigDict) -> None:
                 config.update_from_flattened_dict({new: value})
             except TypeError as error:
                 expected = _expected(schema, new, defaults[new])
-                raise UserError(f"config {path}: key {old} takes {expected}, not {value!r}") from error
+                raise UserError(f"{name}: key {old} takes {expected}, not {value!r}") from error
 
 
-def _check_keys(path: str, config: ConfigDict, schema: ConfigDict) -> None:
+def _check_keys(name: str, config: ConfigDict, schema: ConfigDict) -> None:
     keys, defaults = flatten(config), flatten(schema)
     for key in keys:
         if key not in defaults:
-            raise UserError(f"config {path}: {_unknown_key(key, list(defaults))}")
+            raise UserError(f"{name}: {_unknown_key(key, list(defaults))}")
     missing = [key for key in defaults if key not in keys]
     if missing:
-        raise UserError(f"config {path} lacks {', '.join(missing)}: start get_config() from the defaults")
+        raise UserError(f"{name} lacks {', '.join(missing)}: start get_config() from the defaults")
 
 
 def _unknown_key(key: str, known: list[str]) -> str:

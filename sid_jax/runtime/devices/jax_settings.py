@@ -3,7 +3,9 @@
 They are `JAX_...` variables of the environment, such as JAX_ENABLE_X64.
 """
 
+import contextlib
 import os
+from collections.abc import Iterator
 
 import jax
 
@@ -24,6 +26,19 @@ def fix() -> None:
     for name, value in _FIXED.items():
         if getattr(jax.config, name) != value:
             jax.config.update(name, value)
+
+
+@contextlib.contextmanager
+def fixed() -> Iterator[None]:
+    """A context, or decorator, in which they have these values; after it they are what they were."""
+    before = {name: getattr(jax.config, name) for name in _FIXED}
+    fix()
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if getattr(jax.config, name) != value:
+                jax.config.update(name, value)
 
 
 def problem_of_start() -> str | None:

@@ -4,7 +4,8 @@ import jax.numpy as jnp
 
 from sid_jax.errors import UserError
 
-_DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+MATMUL = ("default", "highest")
 
 
 def parse_dtype(key: str, name: str) -> jnp.dtype:
@@ -17,9 +18,9 @@ def parse_dtype(key: str, name: str) -> jnp.dtype:
     Raises:
       UserError: the name is another one.
     """
-    if name not in _DTYPES:
-        raise UserError(f"config key {key} is {name!r}: use {' or '.join(_DTYPES)}")
-    return jnp.dtype(_DTYPES[name])
+    if name not in DTYPES:
+        raise UserError(f"config key {key} is {name!r}: use {' or '.join(DTYPES)}")
+    return jnp.dtype(DTYPES[name])
 
 
 def parse_matmul(key: str, name: str) -> str | None:
@@ -32,6 +33,6 @@ def parse_matmul(key: str, name: str) -> str | None:
     Raises:
       UserError: the name is another one.
     """
-    if name not in ("default", "highest"):
-        raise UserError(f"config key {key} is {name!r}: use default or highest")
+    if name not in MATMUL:
+        raise UserError(f"config key {key} is {name!r}: use {' or '.join(MATMUL)}")
     return None if name == "default" else name

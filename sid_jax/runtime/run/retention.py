@@ -9,6 +9,8 @@ from typing import Any
 from sid_jax.errors import UserError
 from sid_jax.runtime.devices import processes
 
+MODES = ("min", "max")
+
 
 @dataclass(frozen=True)
 class Keep:
@@ -39,8 +41,8 @@ class Keep:
                 raise UserError(f"{name} is {value}: use 0 or a positive number")
         if self.best and not self.metric:
             raise UserError("keep_best_by is empty: name the metric that keep_best goes by")
-        if self.mode not in ("min", "max"):
-            raise UserError(f"keep_best_mode is {self.mode!r}: use min or max")
+        if self.mode not in MODES:
+            raise UserError(f"keep_best_mode is {self.mode!r}: use {' or '.join(MODES)}")
 
     @classmethod
     def from_config(cls, settings: Mapping[str, Any]) -> "Keep":

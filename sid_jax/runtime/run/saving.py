@@ -13,6 +13,8 @@ from sid_jax.runtime.run.log import RunLog
 from sid_jax.runtime.run.retention import Schedule
 from sid_jax.runtime.run.window import Window
 
+ON_FAILED_SAVE = ("continue", "stop")
+
 _log = logging.getLogger(__name__)
 
 

@@ -59,12 +59,23 @@ def test_a_wrong_flag_is_an_error_of_one_line(argv, problem):
 
 def test_help_shows_flags_keys_and_defaults(capsys):
     with pytest.raises(SystemExit) as caught:
-        command_line.parse_with_config(parser(), ["--help"], settings.default())
+        command_line.parse_with_config(parser(), ["--help"], settings.schema_of, settings.chapters())
     assert caught.value.code == 0
     text = capsys.readouterr().out
     flags, keys = ("--workdir", "--config FILE", "--config.KEY=VALUE"), ("optimizer.fake_lr  ", "guidance.kappa1")
     for shown in (*flags, *keys, "1e-06"):
         assert shown in text
+
+
+@pytest.mark.parametrize("columns", [60, 90, 300])
+def test_help_fits_the_terminal(columns, monkeypatch):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    result = command_line.Parser(
+        "python -m sid_jax.train", "A long sentence. " * 20, "Prose that is wrapped. " * 9 + "\n\na list:\n  one\n  two"
+    )
+    text = result.format_help()
+    assert max(map(len, text.splitlines())) <= min(columns, 110)
+    assert text.endswith("wrapped.\n\na list:\n  one\n  two\n")
 
 
 def test_run_returns_0_and_passes_the_arguments():
