@@ -39,7 +39,7 @@ def figures_of(tmp_path, *arguments):
 
 
 def test_the_tiny_digits_on_this_cpu(tiny_overrides, tmp_path, capsys):
-    """What anyone runs first. Of so few bytes most are found in pages that the process has, so the peak is only near."""
+    """What anyone runs first. Few bytes are found in pages that the process has already."""
     figures = figures_of(tmp_path, *tiny_overrides)
     found = figures["measured"]
     assert figures["bytes_per_chip"]["arguments"] / 2 < found["peak_bytes_per_chip"]
