@@ -39,7 +39,7 @@ def figures_of(tmp_path, *arguments):
 
 
 def test_the_tiny_digits_on_this_cpu(tiny_overrides, tmp_path, capsys):
-    """What anyone runs first. So small a memory is within the rounding of the kernel, and is told all the same."""
+    """What anyone runs first. Few bytes are found in pages that the process has already."""
     figures = figures_of(tmp_path, *tiny_overrides)
     found = figures["measured"]
     assert figures["bytes_per_chip"]["arguments"] / 2 < found["peak_bytes_per_chip"]
