@@ -19,6 +19,7 @@ import sid_jax.config
 from sid_jax import evaluate, export, sample
 from sid_jax.errors import UserError
 from sid_jax.experiment import build
+from sid_jax.experiment.export import write_export
 from sid_jax.experiment.networks import networks_of, params_of
 from sid_jax.experiment.student import Student, open_model
 from sid_jax.families.schedulers import scheduler_of
@@ -38,7 +39,7 @@ def exported(tiny_overrides, tmp_path):
         teacher = build.open_teacher(config, "denoiser", "conditions", "space")
         params = jax.tree.map(lambda p: p * 1.1, teacher.denoiser.params)
         student = Student(teacher, params, build.few_step_of(config, teacher.process), config, 3)
-        export.export(student, str(tmp_path / "exported"))
+        write_export(student, str(tmp_path / "exported"))
         return student, tmp_path / "exported"
 
     return make
