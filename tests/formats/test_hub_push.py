@@ -77,7 +77,7 @@ def test_what_the_hub_answers_is_one_line(hub, exported, call, raised, says):
 
 def test_without_a_token_no_export_begins(hub, tmp_path, monkeypatch):
     hub.whoami.side_effect = errors.LocalTokenNotFoundError("x")
-    monkeypatch.setattr(export, "open_run", lambda *_, **__: pytest.fail("opened the run"))
+    monkeypatch.setattr(export, "export", lambda *_, **__: pytest.fail("opened the run"))
     with pytest.raises(UserError, match="no token of the hub"):
         export.main(["--run", "runs/x", "--out", str(tmp_path / "out"), "--push", "org/name"])
     with pytest.raises(UserError, match="--private is of the repository that --push names"):
@@ -85,11 +85,10 @@ def test_without_a_token_no_export_begins(hub, tmp_path, monkeypatch):
 
 
 def test_the_command_pushes_what_it_wrote(hub, tmp_path, monkeypatch, capsys):
-    def write(student, folder, overwrite):
+    def write(run, folder, step, overwrite):
         write_json(tmp_path / "out/sid_jax_files.json", {"README.md": "0"})
 
     (tmp_path / "out").mkdir()
-    monkeypatch.setattr(export, "open_run", lambda *_, **__: None)
     monkeypatch.setattr(export, "export", write)
     export.main(["--run", "runs/x", "--out", str(tmp_path / "out"), "--push", "org/name"])
     assert hub.upload_folder.call_args.kwargs["folder_path"] == tmp_path / "out"

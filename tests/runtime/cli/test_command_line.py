@@ -57,7 +57,8 @@ def test_a_wrong_flag_is_an_error_of_one_line(argv, problem):
     assert str(caught.value).endswith("(python -m sid_jax.train --help lists the flags)")
 
 
-def test_help_shows_flags_keys_and_defaults(capsys):
+def test_help_shows_flags_keys_and_defaults(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "100")
     with pytest.raises(SystemExit) as caught:
         command_line.parse_with_config(parser(), ["--help"], settings.schema_of, settings.chapters())
     assert caught.value.code == 0
