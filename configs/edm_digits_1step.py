@@ -1,7 +1,8 @@
 """The bundled pixel teacher of digits, an EDM, distilled into one step without a single image.
 
 Command:  python -m sid_jax.train --config configs/edm_digits_1step.py
-Hardware: 2 CPU cores, about 8 minutes
+Hardware: 2 CPU cores, about 11 minutes
+Measured: Frechet distance 11.24 and class accuracy 0.9755; the teacher in 18 steps has 5.04 and 0.9240
 """
 
 import sid_jax.config
@@ -12,8 +13,10 @@ def get_config():
     c.teacher = "bundled:edm_digits"
     c.resolution = 16
 
-    c.images = 48_000  # 1,500 updates
+    c.images = 24_000  # 750 updates
     c.batch = 32
+
+    c.sid.alpha = 1.0
 
     # Ten thousand times fewer images than published runs: larger steps, a fake network that keeps up with the
     # generator, and an average over an eighth of the run.

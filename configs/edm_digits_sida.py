@@ -1,8 +1,8 @@
 """The bundled pixel teacher of digits, distilled into one step with real digits in a diffusion GAN (SiDA).
 
 Command:  python -m sid_jax.train --config configs/edm_digits_sida.py
-Hardware: 2 CPU cores, about 9 minutes
-Compare:  configs/edm_digits_1step.py, the same budget without images; docs/edm.md has the table
+Hardware: 2 CPU cores
+Compare:  configs/edm_digits_1step.py, the same budget without images
 """
 
 import edm_digits_1step

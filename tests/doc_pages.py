@@ -66,6 +66,7 @@ NOT_RUN = {
     "README.md: batch          32: 4 image(s) a chip at a time, accumulation": PRINTED,
     "README.md: python -m pytest -m slow -n 0": "all slow tests, of which it would be one",
     "docs/edm.md: curl -fLO https://nvlabs-fi-cdn.nvidia.com/edm/pretrained/ed": "downloads a teacher",
+    "docs/edm.md: python -m sid_jax.train --config configs/edm_digits_1step.py": "trains for 20 minutes; it is parsed",
     'docs/families.md: NETWORK_TYPES["Toy"] = NetworkType(Toy, ToyConfig, "diffusio': (
         "changes tables for good; tests/toy_family.py does the same for a test"
     ),
