@@ -24,16 +24,15 @@ from diffusers import UNet2DConditionModel
 from flax import nnx
 
 from sid_jax import sid
-from sid_jax.digits.networks import initialised
+from sid_jax.digits.networks import SCHEDULER, initialised
 from sid_jax.families.edm_published import PUBLISHED
+from sid_jax.families.schedulers import process_of
 from sid_jax.models import Execution
 from sid_jax.runtime.cli import command_line
 from sid_jax.teachers import build
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
 import torch_edm
-
-SCALES = dict.fromkeys(("kappa1", "kappa2", "kappa3", "kappa4"), 1.5)  # of "lsg"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,16 +66,11 @@ def unet(channels: tuple[int, ...], layers: int, width: int, side: int, groups: 
 
 
 def stable_diffusion(fields: dict[str, Any]) -> Case:
-    side, vp = fields["sample_size"], sid.VP(alphas_bar())
+    """Distilled under "lsg"."""
+    side, lsg = fields["sample_size"], sid.Guidance(1.5, 1.5, 1.5, 1.5)
     return Case(
-        "UNet2DConditionModel", fields, (side, side, 4), vp, sid.Uniform(20, 980), 625, sid.Guidance(**SCALES)
+        "UNet2DConditionModel", fields, (side, side, 4), process_of(SCHEDULER), sid.Uniform(20, 980), 625, lsg
     )  # fmt: skip
-
-
-def alphas_bar() -> np.ndarray:
-    """Of Stable Diffusion's 1,000 times."""
-    betas = np.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=np.float64) ** 2
-    return np.cumprod(1 - betas)
 
 
 CASES: dict[str, Callable[[], Case]] = {
@@ -204,7 +198,7 @@ def torch_network(case: Case) -> torch.nn.Module:
 def torch_process(case: Case) -> tuple[Callable[..., Any], Callable[..., Any], Callable[..., Any]]:
     """a_t, s_t and what a network says of the image, by the numbers 0 to 999 of times."""
     if case.class_name == "UNet2DConditionModel":
-        bars = torch.tensor(alphas_bar(), dtype=torch.float32)
+        bars = torch.tensor(case.process.alphas_cumprod)
         scale = lambda t: bars[t].sqrt()[:, None, None, None]  # noqa: E731
         sigma = lambda t: (1 - bars[t]).sqrt()[:, None, None, None]  # noqa: E731
         return scale, sigma, lambda net, x, t, cond: (x - sigma(t) * net(x, t, cond).sample) / scale(t)

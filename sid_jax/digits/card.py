@@ -8,6 +8,9 @@ from ml_collections import ConfigDict
 from sid_jax.families.pipeline import Pipeline
 from sid_jax.formats.model_card import head, licence_named
 
+LICENCE = "CC BY-SA 3.0"
+"""Of MNIST, which networks of digits are trained on, and so theirs."""
+
 _CARD = """\
 {head}
 # Handwritten digits: a small Stable Diffusion
@@ -51,13 +54,7 @@ def model_card(pipeline: Pipeline, config: ConfigDict, rows: list[dict[str, floa
 
     best = min(rows, key=lambda row: row["frechet_distance"])
     return _CARD.format(
-        head=head(
-            licence=licence_named("CC BY-SA 3.0"),
-            source="",
-            pipeline_tag="text-to-image",
-            library_name="diffusers",
-            tags=("stable-diffusion", "mnist", "sid_jax"),
-        ),
+        head=head_of("text-to-image", "diffusers", "stable-diffusion"),
         resolution=pipeline.vae.config.sample_size,
         text=count(pipeline.text_encoders[0].params),
         unet=count(pipeline.unet.params),
@@ -74,6 +71,17 @@ def model_card(pipeline: Pipeline, config: ConfigDict, rows: list[dict[str, floa
         samples=config.evaluate.samples,
         ddim=config.evaluate.steps,
         rows=rows_of("guidance", rows),
+    )
+
+
+def head_of(pipeline_tag: str, library_name: str, kind: str) -> str:
+    """The head of a card; `kind` is the tag that says what kind of model it is."""
+    return head(
+        licence=licence_named(LICENCE),
+        source="",
+        pipeline_tag=pipeline_tag,
+        library_name=library_name,
+        tags=(kind, "mnist", "sid_jax"),
     )
 
 

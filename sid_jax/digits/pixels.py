@@ -14,7 +14,7 @@ from PIL import Image
 
 from sid_jax.data.sources.image_zip import LABELS as LABELS_FILE
 from sid_jax.digits import prompts as digits
-from sid_jax.digits.card import data_named, rows_of
+from sid_jax.digits.card import LICENCE, data_named, head_of, rows_of
 from sid_jax.digits.classifier import train_metric
 from sid_jax.digits.fit import Schedule, fit
 from sid_jax.digits.networks import initialised
@@ -23,7 +23,6 @@ from sid_jax.digits.settings import ANY
 from sid_jax.digits.settings import EDM as SETTINGS
 from sid_jax.families.edm import save_network, teacher_of
 from sid_jax.formats.edm_folder import Description
-from sid_jax.formats.model_card import head, licence_named
 from sid_jax.models.edm.augment import LABELS
 from sid_jax.models.edm.augment import augment as augmented
 from sid_jax.runtime.cli.settings import defaults_of, settings_in
@@ -31,8 +30,6 @@ from sid_jax.runtime.run.log import make_workdir
 from sid_jax.runtime.storage.zips import member, zip_appearing
 from sid_jax.sid import EDM, Condition, Draw, LogNormalKarras, fake_loss
 from sid_jax.teachers import Component, build
-
-_LICENCE = "CC BY-SA 3.0"  # of MNIST, which the network was trained on
 
 _CARD = """\
 {head}
@@ -85,7 +82,7 @@ def pretrain(config: ConfigDict, out: Path) -> None:
     teacher = teacher_of(denoiser)
     samplers = {steps: teacher.sampler(steps) for steps in config.evaluate.steps}
     rows = measure(teacher, metric, [i % 10 for i in range(config.evaluate.samples)], "steps", samplers)
-    description = Description(denoiser.class_name, denoiser.config_json, EDM().default_start(1), _LICENCE)
+    description = Description(denoiser.class_name, denoiser.config_json, EDM().default_start(1), LICENCE)
     save_network(out / "edm_digits", denoiser, description, said={}, card=_card(denoiser, config, rows))
     print(f"wrote edm_digits, edm_digits_metric and edm_digits_images.zip into {out}")
 
@@ -158,13 +155,7 @@ def train_denoiser(
 
 def _card(denoiser: Component, config: ConfigDict, rows: list[dict[str, float]]) -> str:
     return _CARD.format(
-        head=head(
-            licence=licence_named(_LICENCE),
-            source="",
-            pipeline_tag="unconditional-image-generation",
-            library_name="sid_jax",
-            tags=("edm", "mnist", "sid_jax"),
-        ),
+        head=head_of("unconditional-image-generation", "sid_jax", "edm"),
         side=config.network.resolution,
         parameters=sum(leaf.size for leaf in jax.tree.leaves(denoiser.params)),
         steps=config.diffusion.steps,

@@ -127,6 +127,15 @@ def test_guidance(strategy, prediction_type):
     check(prediction_type, settings, num_steps=4, only=(1 + turn % 4,))
 
 
+def check_moved(state, nets, params):
+    """Fake network and generator have moved from where they began as PyTorch's have."""
+    for which, net, before in (("fake", nets[1], params[1]), ("generator", nets[2], params[2])):
+        for name, value in net.named_parameters():
+            moved = value.detach().numpy() - before[name]
+            error = np.linalg.norm(np.asarray(getattr(state, which)[name]) - before[name] - moved)
+            assert error < 1e-4 * np.linalg.norm(moved), (which, name)
+
+
 @pytest.mark.parametrize("before_generator", [True, False])
 @pytest.mark.parametrize("strategy", ["lsg", "anti_cfg"])
 def test_three_iterations_with_dropped_prompts(strategy, before_generator):
@@ -153,11 +162,7 @@ def test_three_iterations_with_dropped_prompts(strategy, before_generator):
         for which in ("fake", "generator"):
             assert float(metrics[f"{which}_loss"]) == pytest.approx(expected[f"{which}_loss"], rel=1e-4)
     assert 0 < sum(dropped) < 3 * BATCH
-    for which, net, before in (("fake", nets[1], params[1]), ("generator", nets[2], params[2])):
-        for name, value in net.named_parameters():
-            moved = value.detach().numpy() - before[name]
-            error = np.linalg.norm(np.asarray(getattr(state, which)[name]) - before[name] - moved)
-            assert error < 1e-4 * np.linalg.norm(moved), (which, name)
+    check_moved(state, nets, params)
 
 
 @pytest.mark.parametrize("accumulation", [1, pytest.param(2, marks=pytest.mark.slow)])
@@ -191,11 +196,7 @@ def test_two_iterations_with_warm_up_and_limits(accumulation):
             state, metrics = step(state, sid.Frozen(params[0], table), batch_of(tokens, real))
         reference.iteration(*nets, tokens, draws, number, optimizers)
         assert [float(metrics[f"{name}_lr"]) / rate for name in ("fake", "generator")] == pytest.approx(rates)
-    for which, net, first in (("fake", nets[1], params[1]), ("generator", nets[2], params[2])):
-        for name, value in net.named_parameters():
-            moved = value.detach().numpy() - first[name]
-            error = np.linalg.norm(np.asarray(getattr(state, which)[name]) - first[name] - moved)
-            assert error < 1e-4 * np.linalg.norm(moved), (which, name)
+    check_moved(state, nets, params)
 
 
 @pytest.mark.parametrize("noise", ["fixed", "ddim"])

@@ -40,7 +40,7 @@ from sid_jax.runtime.run.board import Board
 from sid_jax.runtime.run.pictures import save_png
 from sid_jax.runtime.run.report.board import Report
 from sid_jax.runtime.run.report.page import FILE as REPORT
-from sid_jax.runtime.run.report.page import Changes
+from sid_jax.runtime.run.report.page import PICTURE, TABLE, Changes
 from sid_jax.runtime.run.tensorboard import TensorBoard
 from sid_jax.runtime.run.wandb import WandbProject, WandbRun
 from sid_jax.runtime.storage.append_file import AppendFile
@@ -49,7 +49,7 @@ from sid_jax.runtime.storage.json_files import parse_json, to_text
 from sid_jax.runtime.storage.small_files import check_regular, open_regular, read_small_bytes
 
 _FILES = ("config.json", "metrics.jsonl", "timing.jsonl", "run.log", "wandb_id", record.CHECKPOINT, record.TEACHER)
-_TABLES = ("table.txt", "table.json", "side_by_side.png", REPORT)
+_TABLES = ("table.txt", TABLE, PICTURE, REPORT)
 _FOLDERS = ("samples", "tensorboard", "checkpoints", "profile", "text")
 _CHECKPOINTED = ("gs://", "s3://")  # the buckets that Orbax writes to
 _LONGEST_LINE = 1 << 20  # bytes

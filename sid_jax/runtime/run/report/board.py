@@ -7,7 +7,7 @@ from typing import Any
 from etils import epath
 from PIL import Image
 
-from sid_jax.runtime.run.report.page import GRIDS, Changes, Page
+from sid_jax.runtime.run.report.page import FILE, GRIDS, Changes, Page
 
 _log = logging.getLogger(__name__)
 
@@ -57,5 +57,5 @@ class Report:
             action()
         except Exception as error:  # of whatever kind, as clients of buckets have
             reason = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
-            file = self._page.workdir / "report.html"
+            file = self._page.workdir / FILE
             _log.warning("%s can't be written: %s; the run goes on", file, " ".join(reason.split()))
