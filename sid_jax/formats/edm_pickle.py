@@ -17,7 +17,8 @@ from sid_jax.errors import UserError
 from sid_jax.formats.bundle import Bundle
 from sid_jax.formats.finite import is_finite
 from sid_jax.formats.legacy_storage import BEGINS, Blob, blob_of, values_of
-from sid_jax.formats.opcodes import Allowed, LongText, Payload, Refused, Set, Unexpected, interpret, shown
+from sid_jax.formats.opcodes import Allowed, LongText, Refused, Set, Unexpected, interpret, shown
+from sid_jax.formats.pickled_arrays import NumberType, number_rules, set_order
 from sid_jax.formats.state_dict import Stored
 from sid_jax.formats.torch_tensors import PlacedTensors, Values, View, empty_dict, refusals, tensor_rules
 from sid_jax.runtime.storage.impostors import FIRST_BYTES, what_it_is
@@ -48,11 +49,6 @@ class Module:
 
 class _Container(Module):
     """A `ModuleDict` of PyTorch's, which is made first and then given its state."""
-
-
-@dataclass(eq=False)
-class _NumberType:
-    little_endian: bool = False
 
 
 class PickledTensors(PlacedTensors):
@@ -299,32 +295,6 @@ def _fill(container: Module, state: Any) -> None:
     container.state.update(state)
 
 
-def _number_type(arguments: tuple[Any, ...]) -> _NumberType:
-    if [type(each) for each in arguments] != [str, bool, bool] or arguments != ("f8", False, True):
-        raise Unexpected("a type of numbers other than float64")
-    return _NumberType()
-
-
-def _order(number_type: _NumberType, state: Any) -> None:
-    is_known = isinstance(state, tuple) and len(state) == 8 and all(type(x) in (int, str, type(None)) for x in state)
-    if not is_known or state[0] != 3 or state[2:] != (None, None, None, -1, -1, 0):
-        raise Unexpected("a type of numbers other than float64")
-    if state[1] != "<":
-        raise Unexpected(
-            "a number that is not little-endian" if state[1] == ">" else "a type of another order of bytes"
-        )
-    number_type.little_endian = True
-
-
-def _scalar(arguments: tuple[Any, ...]) -> float:
-    if len(arguments) != 2 or not isinstance(arguments[0], _NumberType) or not isinstance(arguments[1], Payload):
-        raise Unexpected("its arguments are not a type and the bytes of a number")
-    number_type, payload = arguments
-    if not number_type.little_endian or payload.length != 8:
-        raise Unexpected("a number of other than 8 bytes, or of no order of them")
-    return float(np.frombuffer(payload.start[:8], "<f8")[0])
-
-
 def _members_of_set(arguments: tuple[Any, ...]) -> Set:
     if len(arguments) != 1 or type(arguments[0]) is not list:
         raise Unexpected("its argument is not a list")
@@ -336,12 +306,10 @@ _EDM = Allowed(
         "torch_utils.persistence._reconstruct_persistent_obj": _reconstructed,
         "collections.OrderedDict": empty_dict,
         "torch.storage._load_from_bytes": blob_of,
-        "numpy.core.multiarray.scalar": _scalar,
-        "numpy._core.multiarray.scalar": _scalar,
-        "numpy.dtype": _number_type,
         "builtins.set": _members_of_set,
+        **number_rules("f8"),
         **tensor_rules(Blob),
     },
     made={"torch.nn.modules.container.ModuleDict": _container, "dnnlib.util.EasyDict": empty_dict},
-    built={_Container: _fill, _NumberType: _order},
+    built={_Container: _fill, NumberType: set_order},
 )

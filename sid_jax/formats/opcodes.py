@@ -29,7 +29,7 @@ _FIXED = {
 """Opcodes that a number follows, and its form."""
 
 _TEXTS = {"SHORT_BINUNICODE": "<B", "BINUNICODE": "<I", "BINUNICODE8": "<Q"}
-_BYTES = {"SHORT_BINBYTES": "<B", "BINBYTES": "<I", "BINBYTES8": "<Q"}
+_BYTES = {"SHORT_BINBYTES": "<B", "BINBYTES": "<I", "BINBYTES8": "<Q", "BYTEARRAY8": "<Q"}
 _STRINGS = {"SHORT_BINSTRING": "<B", "BINSTRING": "<I"}
 """Opcodes that a length follows and then so many bytes, and the form of the length."""
 

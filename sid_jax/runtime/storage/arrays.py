@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import IO, BinaryIO, NamedTuple
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from sid_jax.errors import UserError
 from sid_jax.runtime.storage.small_files import open_regular, shown
@@ -25,12 +26,13 @@ class Header(NamedTuple):
     begin: int
 
 
-def header_of(file: BinaryIO, name: str) -> Header:
+def header_of(file: BinaryIO, name: str, size: int | None = None) -> Header:
     """Reads the header of a .npy file, and checks that the file has as many bytes as it says.
 
     Args:
       file: at its beginning.
       name: of the file, for messages.
+      size: bytes of the file; None: as the disk says.
 
     Raises:
       ValueError: it is another version of the format, damaged, or cut short.
@@ -43,7 +45,7 @@ def header_of(file: BinaryIO, name: str) -> Header:
     except Exception as error:  # numpy's parser raises nearly anything for damaged headers
         reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
         raise ValueError(f"{name} has a damaged header ({reason})") from error
-    begin, size = file.tell(), os.fstat(file.fileno()).st_size
+    begin, size = file.tell(), os.fstat(file.fileno()).st_size if size is None else size
     if min(shape, default=0) < 0 or dtype.hasobject:
         raise ValueError(f"{name} has a damaged header ({dtype} {shape})")
     if size < begin + math.prod(shape) * dtype.itemsize:
@@ -106,7 +108,7 @@ class Rows:
 
 
 @contextlib.contextmanager
-def npy_in(packed: zipfile.ZipFile, name: str, shape: tuple[int, ...], dtype: type) -> Iterator[IO[bytes]]:
+def npy_in(packed: zipfile.ZipFile, name: str, shape: tuple[int, ...], dtype: DTypeLike) -> Iterator[IO[bytes]]:
     """A context with a stream for the bytes of an array, row by row: a member of a zip file, which is then an .npz."""
     header = {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False, "shape": shape}
     with packed.open(member(f"{name}.npy"), "w", force_zip64=True) as file:
