@@ -14,6 +14,7 @@ from sid_jax import dataset
 from sid_jax.data.pairs import Pair
 from sid_jax.data.sources.latents import LatentCache, write_cache
 from sid_jax.data.sources.open import open_pairs
+from sid_jax.data.sources.pictures import open_pictures
 from sid_jax.data.streams import ConditionStream, JoinedStream, PairStream
 from sid_jax.errors import UserError
 
@@ -174,6 +175,9 @@ def test_a_dataset_of_tensorflow_datasets(tmp_path):
     for index in range(COUNT):
         assert packed[index].conditions == labelled[index].conditions
         np.testing.assert_array_equal(*(decode(each[index].image, 32, 2000) for each in (packed, labelled)))
+    alone = open_pictures("tfds:digit_pairs:train", "--images", str(tmp_path / "tfds"))
+    assert [alone.read(index) for index in range(COUNT)] == [labelled[index].image for index in range(COUNT)]
+    assert len(alone.names) == COUNT and alone.names[2] == "tfds:digit_pairs/1.0.0:train 2" and alone.digest()
     for options, problem in (
         ({"data_dir": str(tmp_path / "none")}, "tfds:digit_pairs, split train"),
         ({"split": "test"}, "split test"),

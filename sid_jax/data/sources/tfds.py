@@ -32,40 +32,23 @@ class TfdsPairs:
     encoded = None
 
     def __init__(self, name: str, split: str, data_dir: str, image: str, caption: str, label: str | None) -> None:
-        try:
-            import tensorflow_datasets as tfds
-        except ImportError as error:
-            raise UserError(
-                f"real.source tfds:{name}: pip install tensorflow-datasets==4.9.10 importlib_resources ({error})"
-            ) from error
-        try:
-            # The image stays encoded, so that its size can be checked before it is decoded.
-            self._source = tfds.data_source(
-                name, split=split, data_dir=data_dir or None, decoders={image: tfds.decode.SkipDecoding()}
-            )
-        except Exception as error:  # anything: downloads, builders' own code, missing TensorFlow, wrong names
-            reason = " ".join(str(error).split())[:300]
-            raise UserError(f"real.source tfds:{name}, split {split}: {type(error).__name__}: {reason}") from error
+        self._source = open_tfds(name, split, data_dir, image)
         info = self._source.dataset_info
         features = info.features
-        if image not in features or not isinstance(features[image], tfds.features.Image):
-            raise UserError(
-                f"real.source tfds:{name} has no image {image!r}: real.image is one of {', '.join(features)}"
-            )
         self._image = image
         self.classes: int | None
         self._read: Callable[[Any, list[str]], tuple[Any, ...]]
         if label is None:
-            found = caption or _only(tfds.features.Text, "real.caption", "the caption", name, features)
+            found = caption or _only("Text", "real.caption", "the caption", name, features)
             self.classes, self._read, key = None, _captions, "real.caption"
         else:
-            found = label or _only(tfds.features.ClassLabel, "real.label", "the class", name, features, optional=True)
+            found = label or _only("ClassLabel", "real.label", "the class", name, features, optional=True)
             self.classes, self._read, key = 0, _label, "real.label"
         self._path = found.split("/")
         if found and self._path[0] not in features:
             raise UserError(f"real.source tfds:{name} has no {found!r}: {key} is one of {', '.join(features)}")
         if found and label is not None:
-            if "/" in found or not isinstance(features[found], tfds.features.ClassLabel):
+            if "/" in found or not _is_a("ClassLabel", features[found]):
                 raise UserError(f"real.source tfds:{name}: {found!r} is no class: set real.label to one that is")
             self.classes = features[found].num_classes or 0
         self.name = f"tfds:{info.full_name} {split} {image} {found}"
@@ -94,9 +77,38 @@ def _label(example: Any, path: list[str]) -> tuple[int]:
     return (label,)
 
 
-def _only(kind: Any, key: str, what: str, name: str, features: Any, *, optional: bool = False) -> str:
+def open_tfds(name: str, split: str, data_dir: str, image: str) -> Any:
+    """The examples of a dataset by index, whose images are encoded files. Arguments and errors as of `TfdsPairs`."""
+    try:
+        import tensorflow_datasets as tfds
+    except ImportError as error:
+        raise UserError(
+            f"real.source tfds:{name}: pip install tensorflow-datasets==4.9.10 importlib_resources ({error})"
+        ) from error
+    try:
+        # The image stays encoded, so that its size can be checked before it is decoded.
+        source = tfds.data_source(
+            name, split=split, data_dir=data_dir or None, decoders={image: tfds.decode.SkipDecoding()}
+        )
+    except Exception as error:  # anything: downloads, builders' own code, missing TensorFlow, wrong names
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(f"real.source tfds:{name}, split {split}: {type(error).__name__}: {reason}") from error
+    features = source.dataset_info.features
+    if image not in features or not _is_a("Image", features[image]):
+        raise UserError(f"real.source tfds:{name} has no image {image!r}: real.image is one of {', '.join(features)}")
+    return source
+
+
+def _is_a(kind: str, feature: Any) -> bool:
+    """Whether a feature is of a class of `tfds.features`."""
+    import tensorflow_datasets as tfds
+
+    return isinstance(feature, getattr(tfds.features, kind))
+
+
+def _only(kind: str, key: str, what: str, name: str, features: Any, *, optional: bool = False) -> str:
     """The only feature of a kind; empty where there is none and none is needed."""
-    found = [feature for feature, value in features.items() if isinstance(value, kind)]
+    found = [feature for feature, value in features.items() if _is_a(kind, value)]
     if optional and not found:
         return ""
     if len(found) != 1:
