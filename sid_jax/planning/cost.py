@@ -14,6 +14,8 @@ COLLECTIVES = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "coll
 KERNEL_SHARE = 0.5
 """The share of a chip's peak that attention kernels are assumed to reach; on a TPU, heads are filled up to `LANES`."""
 LANES = 128
+_HIGHEST = r'(?i)operand_precision"?[:=][\[{]"?(highest)'
+"""In the attributes of a product, and in the configuration of a library's call."""
 _KERNELS = ("tpu_custom_call", "__cudnn$fmha")
 
 
@@ -26,8 +28,9 @@ class Cost:
       kernel_flops: of attention in Pallas or cuDNN kernels, which the compiler's own estimate leaves out.
       kernel_seconds: of these kernels, at `KERNEL_SHARE` of the chip's peak.
       bytes: read from and written to the main memory.
-      seconds: of everything but kernels. Each instruction takes the time of its arithmetic at the chip's peak, or of
-        its traffic at the bandwidth of the main memory, whichever is longer (the roofline); nothing overlaps.
+      busy_seconds: of the arithmetic without kernels, at the chip's peak in the precision of each instruction.
+      seconds: of everything but kernels. Each instruction takes the time of its arithmetic, or of its traffic at the
+        bandwidth of the main memory, whichever is longer (the roofline); nothing overlaps.
       collectives: bytes that one chip gets or gives, by kind of transfer; the larger side of each.
       dynamic_loops: loops whose number of turns only the running program knows; each is counted as one turn.
     """
@@ -36,6 +39,7 @@ class Cost:
     kernel_flops: float = 0
     kernel_seconds: float = 0
     bytes: float = 0
+    busy_seconds: float = 0
     seconds: float = 0
     collectives: Counter[str] = field(default_factory=Counter)
     dynamic_loops: int = 0
@@ -46,6 +50,7 @@ class Cost:
         self.kernel_flops += times * other.kernel_flops
         self.kernel_seconds += times * other.kernel_seconds
         self.bytes += times * other.bytes
+        self.busy_seconds += times * other.busy_seconds
         self.seconds += times * other.seconds
         self.dynamic_loops += other.dynamic_loops
         for kind, size in other.collectives.items():
@@ -100,10 +105,11 @@ class _Walk:
                 own.add(dataclasses.replace(self.computation(name), bytes=0, seconds=0))
         elif opcode in ("dot", "convolution", "custom-call"):
             own.flops = flops(instruction, operands)
+            own.busy_seconds = own.flops / self._peak(instruction, operands)
             own.kernel_flops = attention_flops(instruction, operands)
             own.kernel_seconds = self._kernel_seconds(own.kernel_flops, instruction, operands)
         if not own.kernel_flops:
-            own.seconds = max(own.flops / self._chip.flops, own.bytes / self._chip.bandwidth)
+            own.seconds = max(own.busy_seconds, own.bytes / self._chip.bandwidth)
         total.add(own)
         kind = opcode.removesuffix("-start")
         if kind in COLLECTIVES:
@@ -112,6 +118,11 @@ class _Walk:
             if kind == "all-gather" and kind != opcode:
                 sides.append(_bytes(instruction.outputs) - _bytes(operands))
             total.collectives[kind] += max(sides)
+
+    def _peak(self, instruction: Instruction, operands: list[Array]) -> float:
+        """Operations a second of a product, by its precision; float32 without "highest" goes the way of bfloat16."""
+        exact = operands[:1] and operands[0].dtype == "f32" and instruction.attribute(_HIGHEST)
+        return self._chip.float32 if exact else self._chip.flops
 
     def _kernel_seconds(self, operations: float, instruction: Instruction, operands: list[Array]) -> float:
         shape = _attention_shape(instruction, operands)

@@ -14,6 +14,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import resources
+from typing import Any
 
 import jax
 
@@ -28,39 +29,42 @@ class Chip:
       memory: bytes of the main memory that a program can have.
       flops: operations of dense matrix products in bfloat16 a second, at the peak.
       bandwidth: bytes a second to and from the main memory.
-      known: false for any other chip, whose `flops` and `bandwidth` are made up.
+      float32: operations of products in float32 to its last bits (precision "highest") a second, at the peak: on a TPU
+        six passes in bfloat16, on a GPU what is not its tensor cores.
+      known: false for any other chip, whose numbers but `memory` are made up.
     """
 
     memory: float
     flops: float
     bandwidth: float
+    float32: float
     known: bool = True
 
 
 GIB = 2**30
 TPUS = {
     # The runtime keeps some of a TPU's memory for itself. These are the sizes that libtpu compiles for.
-    "v4": Chip(memory=30.75 * GIB, flops=275e12, bandwidth=1228e9),
-    "v5e": Chip(memory=15.75 * GIB, flops=197e12, bandwidth=819e9),
-    "v5p": Chip(memory=95.74 * GIB, flops=459e12, bandwidth=2765e9),
-    "v6e": Chip(memory=31.25 * GIB, flops=918e12, bandwidth=1640e9),
+    "v4": Chip(memory=30.75 * GIB, flops=275e12, bandwidth=1228e9, float32=275e12 / 6),
+    "v5e": Chip(memory=15.75 * GIB, flops=197e12, bandwidth=819e9, float32=197e12 / 6),
+    "v5p": Chip(memory=95.74 * GIB, flops=459e12, bandwidth=2765e9, float32=459e12 / 6),
+    "v6e": Chip(memory=31.25 * GIB, flops=918e12, bandwidth=1640e9, float32=918e12 / 6),
 }
 GPUS = {
     # 1 GiB of a GPU's memory is left to the CUDA context and the libraries. By default JAX takes 0.75 of the memory, so
     # a program that needs more has to be run with XLA_PYTHON_CLIENT_MEM_FRACTION=0.95 or more.
-    "h100": ("h100_sxm", Chip(memory=84_942_979_072 - GIB, flops=989e12, bandwidth=3352e9)),
-    "a100": ("a100_sxm_80", Chip(memory=85_100_068_864 - GIB, flops=312e12, bandwidth=2039e9)),
-    "rtx4090": ("rtx4090", Chip(memory=25_393_692_672 - GIB, flops=165e12, bandwidth=1008e9)),
+    "h100": ("h100_sxm", Chip(memory=84_942_979_072 - GIB, flops=989e12, bandwidth=3352e9, float32=67e12)),
+    "a100": ("a100_sxm_80", Chip(memory=85_100_068_864 - GIB, flops=312e12, bandwidth=2039e9, float32=19.5e12)),
+    "rtx4090": ("rtx4090", Chip(memory=25_393_692_672 - GIB, flops=165e12, bandwidth=1008e9, float32=82.6e12)),
 }
 MOST_CHIPS = 2**16
 """More than the largest pods have. A description of more takes memory, and no compiler knows it."""
-CPU = Chip(memory=float("inf"), flops=1e11, bandwidth=1e10, known=False)
+CPU = Chip(memory=float("inf"), flops=1e11, bandwidth=1e10, float32=1e11, known=False)
 OTHER_GPUS = {
-    "H200": Chip(memory=141e9, flops=989e12, bandwidth=4800e9),
-    "H100 PCIe": Chip(memory=80e9, flops=756e12, bandwidth=2000e9),
-    "A100-SXM4-40GB": Chip(memory=40e9, flops=312e12, bandwidth=1555e9),
-    "L40S": Chip(memory=48e9, flops=362e12, bandwidth=864e9),
-    "L4": Chip(memory=24e9, flops=121e12, bandwidth=300e9),
+    "H200": Chip(memory=141e9, flops=989e12, bandwidth=4800e9, float32=67e12),
+    "H100 PCIe": Chip(memory=80e9, flops=756e12, bandwidth=2000e9, float32=51e12),
+    "A100-SXM4-40GB": Chip(memory=40e9, flops=312e12, bandwidth=1555e9, float32=19.5e12),
+    "L40S": Chip(memory=48e9, flops=362e12, bandwidth=864e9, float32=91.6e12),
+    "L4": Chip(memory=24e9, flops=121e12, bandwidth=300e9, float32=30.3e12),
 }
 """By a part of the name that a device gives itself. They are measured where they are, and not planned for."""
 _KINDS = {
@@ -139,7 +143,11 @@ def _open_tpu(generation: str, topology: str, count: int) -> list[jax.Device]:
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
     os.environ.setdefault("TPU_ACCELERATOR_TYPE", {"v5e": "v5litepod"}.get(generation, generation) + f"-{count}")
     os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
-    return _topology("tpu", f"{generation}:{topology}", count)
+    # Nothing is loaded onto a TPU, so several processes may compile for one at a time.
+    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
+    # A machine has four chips or more, where nothing says otherwise.
+    one: dict[str, Any] = {"chips_per_host_bounds": (1, 1, 1)} if count == 1 else {}
+    return _topology("tpu", f"{generation}:{topology}", count, **one)
 
 
 def _open_gpu(description: str, count: int) -> list[jax.Device]:
@@ -157,7 +165,7 @@ def _installed(module: str) -> bool:
         return False
 
 
-def _topology(platform: str, name: str, count: int, **options: str) -> list[jax.Device]:
+def _topology(platform: str, name: str, count: int, **options: Any) -> list[jax.Device]:
     from jax.experimental import topologies
 
     try:

@@ -9,7 +9,7 @@ from sid_jax.planning.arithmetic import flops
 from sid_jax.planning.cost import attention_flops, cost_of
 from sid_jax.planning.targets import Chip
 
-CHIP = Chip(memory=1e9, flops=1e12, bandwidth=1e9)
+CHIP = Chip(memory=1e9, flops=1e12, bandwidth=1e9, float32=1e11)
 
 
 def lowered(function, *shapes):
@@ -46,6 +46,17 @@ def conv(x, w, **options):
 )
 def test_one_operation(function, shapes, expected):
     assert cost_of(module(function, *shapes)).flops == expected
+
+
+@pytest.mark.parametrize("precision, peak", [("highest", CHIP.float32), ("default", CHIP.flops)])
+def test_products_in_whole_float32_take_their_own_peak(precision, peak):
+    def both(x, w, a, b):
+        return conv(x, w, window_strides=(1, 1), padding="SAME"), a @ b
+
+    with jax.default_matmul_precision(precision):
+        cost = cost_of(module(both, (2, 8, 8, 64), (3, 3, 64, 64), (64, 64), (64, 64)), CHIP)
+    assert cost.busy_seconds == pytest.approx(cost.flops / peak)
+    assert cost.seconds >= cost.busy_seconds
 
 
 def test_derivatives_are_xlas_own_count():
@@ -176,3 +187,18 @@ def test_convolutions_of_cudnn_and_its_derivatives(target, operands, output):
         f'dim_labels=b01f_01io->b01f, custom_call_target="__cudnn$conv{target}"'
     )
     assert flops(*instruction(line)) == 2 * 2 * 8 * 8 * 9 * 4 * 6
+
+
+def test_a_library_call_says_its_precision_in_its_configuration():
+    text = """HloModule m
+
+ENTRY %main (a: f32[64,64], b: f32[64,64]) -> f32[64,64] {
+  %a = f32[64,64]{1,0} parameter(0)
+  %b = f32[64,64]{1,0} parameter(1)
+  ROOT %x = f32[64,64]{1,0} custom-call(%a, %b), custom_call_target="__cublas$gemm", backend_config={"gemm":\
+{"dot_dimension_numbers":{"lhs_contracting_dimensions":["1"]},"precision_config":{"operand_precision":["HIGHEST"]}}}
+}
+""".replace("\\\n", "")
+    cost = cost_of(hlo.parse(text), CHIP)
+    assert cost.flops == 2 * 64**3
+    assert cost.busy_seconds == pytest.approx(cost.flops / CHIP.float32)

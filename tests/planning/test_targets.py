@@ -56,3 +56,15 @@ def test_no_plugin_at_all_is_one_line_too(monkeypatch):
 def test_numbers_of_chips_that_nobody_has(name):
     with pytest.raises(UserError, match=r"is not known|at most 65536"):
         targets.parse(name)
+
+
+@pytest.mark.parametrize("name, options", [("tpu:v5e:1x1", {"chips_per_host_bounds": (1, 1, 1)}), ("tpu:v5e:2x4", {})])
+def test_one_chip_is_a_machine_of_one_chip(monkeypatch, name, options):
+    """libtpu takes machines for such of four chips, and knows no part of one."""
+    asked = {}
+    monkeypatch.setattr(targets, "_installed", lambda module: True)
+    monkeypatch.setattr(targets, "_topology", lambda platform, name, count, **given: asked.update(given) or [])
+    for key in ("TPU_SKIP_MDS_QUERY", "TPU_ACCELERATOR_TYPE", "TPU_WORKER_HOSTNAMES", "ALLOW_MULTIPLE_LIBTPU_LOAD"):
+        monkeypatch.setenv(key, "1")
+    targets.parse(name).open()
+    assert asked == options
