@@ -179,7 +179,8 @@ def train(config: ConfigDict, workdir: str, force: bool = False, restart: bool =
         else:
             check_same_form(checkpoints.state_names(), vars(shapes), workdir)
             same_teacher = is_teacher_of_run(folder, fingerprints, force)
-            check_same_training(checkpoints.config(), resolved, workdir, force, same_teacher)
+            defaults = sid_jax.config.schema_of(resolved).to_dict()
+            check_same_training(checkpoints.config(), resolved, workdir, force, same_teacher, defaults)
             restored = checkpoints.restore(abstract(shapes, shardings))
             stream.restore(restored.data_position, force=force)
             state, window = restored.state, Window(config.batch, restored.metrics.get("window"))

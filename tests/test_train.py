@@ -109,6 +109,21 @@ def test_a_finished_run_is_only_measured_again(finished, tiny_overrides, tmp_pat
     assert (run / "table.txt").exists()
 
 
+def test_a_run_from_before_there_were_some_settings_goes_on(finished, tiny_overrides, tmp_path, monkeypatch):
+    def lacking(checkpoints):
+        saved = json.loads((finished / "config.json").read_text())
+        del saved["optimizer"]["clip_norm"], saved["optimizer"]["fake_warmup"], saved["sample_prompts"]
+        return saved
+
+    run = shutil.copytree(finished, tmp_path / "run")
+    monkeypatch.setattr(Checkpoints, "config", lacking)
+    arguments = ["--config=configs/digits_1step.py", f"--workdir={run}", *tiny_overrides, "--config.evaluate.metric="]
+    train.main(arguments)
+    assert "done: 6 updates" in (run / "run.log").read_text()
+    with pytest.raises(UserError, match=r'optimizer\.clip_norm was "unset" and is 0\.5'):
+        train.main([*arguments, "--config.optimizer.clip_norm=0.5"])
+
+
 def test_other_settings_in_the_same_workdir_stop_the_run(finished, tiny_overrides, tmp_path):
     run = shutil.copytree(finished, tmp_path / "run")
     arguments = ["--config=configs/digits_1step.py", f"--workdir={run}", *tiny_overrides]

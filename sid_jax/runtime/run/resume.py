@@ -18,21 +18,27 @@ _FREE = (
 _FREE_GROUPS = ("attention.", "evaluate.", "mesh.", "text.", "wandb.", "checkpoint_", "keep_")
 _TEACHER = ("teacher", "variant", "revision")  # where the teacher is, and not which one it is
 _PATHS = ("teacher", "student", "real.source", "real.data_dir")
+_BEFORE = {"guidance.drop_before_generator": False}  # what was done before there was a setting, if not its default
 _UNSET = "unset"
 
 _log = logging.getLogger(__name__)
 
 
-def training_differences(saved: Mapping[str, Any], current: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+def training_differences(
+    saved: Mapping[str, Any], current: Mapping[str, Any], defaults: Mapping[str, Any] | None = None
+) -> dict[str, tuple[Any, Any]]:
     """The keys that differ and change the training, each with its saved and its current value.
 
-    A key that was renamed since counts under its new name, and a relative path as the absolute one that it is now.
+    A key that was renamed since counts under its new name, and a relative path as the absolute one that it is now. A
+    key that did not exist when the run was started is none at the value that trains as before, mostly its default.
 
     Args:
       saved: the config of a checkpoint, as JSON has it.
       current: the resolved config as nested dicts.
+      defaults: those of all keys, as nested dicts; of a key that has none, the saved config must have a value.
     """
-    before, now = _flat(saved), _flat(json.loads(json.dumps(current)))
+    before, now, as_before = _flat(saved), _flat(_plain(current)), _flat(_plain(defaults or {})) | _BEFORE
+    before = {key: value for key, value in as_before.items() if now.get(key, _UNSET) == value} | before
     keys = [key for key in sorted(before | now) if key not in _FREE and not key.startswith(_FREE_GROUPS)]
     values = {key: (before.get(key, _UNSET), now.get(key, _UNSET)) for key in keys}
     return {key: (old, new) for key, (old, new) in values.items() if old != new and not _one_place(key, old, new)}
@@ -65,6 +71,7 @@ def check_same_training(
     workdir: str,
     force: bool = False,
     same_teacher: bool = False,
+    defaults: Mapping[str, Any] | None = None,
 ) -> None:
     """Stops a run that would go on with other settings than it was started with.
 
@@ -74,11 +81,12 @@ def check_same_training(
       workdir: the run's folder, for the error.
       force: reports the differences through logging instead.
       same_teacher: the teacher is known to be that of the run, so that its place may have changed.
+      defaults: see `training_differences`.
 
     Raises:
       UserError: `training_differences` has some.
     """
-    differences = training_differences(saved, current)
+    differences = training_differences(saved, current, defaults)
     if same_teacher:
         differences = {key: values for key, values in differences.items() if key not in _TEACHER}
     if not differences:
@@ -100,6 +108,11 @@ def _one_place(key: str, old: Any, new: Any) -> bool:
         return False
     one, other = (os.path.abspath(os.path.expanduser(value)) for value in (old, new))
     return one == other and os.path.exists(one)
+
+
+def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """As JSON has them, which knows no tuples."""
+    return json.loads(json.dumps(settings))
 
 
 def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:

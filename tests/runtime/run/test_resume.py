@@ -65,6 +65,48 @@ def test_a_key_that_one_of_them_lacks_is_a_difference():
     assert training_differences(older, current()) == {"seed": ("unset", 0), "sid.beta": (3, "unset")}
 
 
+OLDER = ("family", "optimizer.fake_warmup", "optimizer.generator_warmup", "optimizer.clip_norm", "sid.first")
+"""Keys that there were not always."""
+
+
+def of_an_older_version():
+    older = saved()
+    for key in OLDER:
+        *groups, leaf = key.split(".")
+        group = older
+        for name in groups:
+            group = group[name]
+        del group[leaf]
+    return older
+
+
+def test_a_key_that_did_not_exist_is_no_difference_at_its_default():
+    defaults = settings.default().to_dict()
+    assert set(training_differences(of_an_older_version(), current())) == set(OLDER)
+    assert training_differences(of_an_older_version(), current(), defaults) == {}
+    check_same_training(of_an_older_version(), current(), "runs/a", defaults=defaults)
+    changed = current(optimizer__clip_norm=0.5, sid__first="unit", sid__alpha=1.2)
+    assert training_differences(of_an_older_version(), changed, defaults) == {
+        "optimizer.clip_norm": ("unset", 0.5), "sid.alpha": (1.0, 1.2), "sid.first": ("unset", "unit"),
+    }  # fmt: skip
+    with pytest.raises(UserError, match=r'optimizer\.clip_norm was "unset" and is 0\.5; set them back'):
+        check_same_training(of_an_older_version(), current(optimizer__clip_norm=0.5), "runs/a", defaults=defaults)
+
+
+def test_what_was_done_before_there_was_a_key_may_be_another_value_than_its_default():
+    older, defaults = saved(), settings.default().to_dict()
+    del older["guidance"]["drop_before_generator"]
+    assert set(training_differences(older, current(), defaults)) == {"guidance.drop_before_generator"}
+    assert not training_differences(older, current(guidance__drop_before_generator=False), defaults)
+
+
+def test_a_key_that_there_is_no_more_and_a_default_that_is_another_now_are_differences():
+    older = of_an_older_version() | {"beta": 3, "batch": 64}
+    assert training_differences(older, current(), settings.default().to_dict()) == {
+        "batch": (64, 512), "beta": (3, "unset"),
+    }  # fmt: skip
+
+
 def test_forced_differences_are_told(caplog):
     with caplog.at_level(logging.WARNING, logger="sid_jax"):
         check_same_training(saved(), current(sid__alpha=1.2), "runs/a", force=True)
