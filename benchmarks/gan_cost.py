@@ -32,8 +32,7 @@ def main(argv=None):
     parser = command_line.Parser("python benchmarks/gan_cost.py", __doc__)
     parser.add_argument("--target", help="what to compile for, such as tpu:v5e:1x1 (default: nothing is compiled)")
     parser.add_argument("--strategies", default=",".join(STRATEGIES), help="of guidance (default: %(default)s)")
-    schema, chapters = sid_jax.config.schema_of, sid_jax.config.chapters()
-    arguments, config = command_line.parse_with_config(parser, argv, schema, chapters)
+    arguments, config = sid_jax.config.parse(parser, argv)
     target = targets.parse(arguments.target) if arguments.target else None
     config.unlock()
     config.batch = min(config.batch, 2)

@@ -8,14 +8,16 @@ Bounds of numbers that no published run is near keep out slips of the hand that 
 without a word.
 """
 
+import argparse
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from sid_jax.errors import UserError
 from sid_jax.models import ATTENTION, REMAT
+from sid_jax.runtime.cli import command_line
 from sid_jax.runtime.cli.config_file import SIZE, flatten
 from sid_jax.runtime.cli.settings import Chapter, Setting, check_values, defaults_of, settings_in
 from sid_jax.runtime.devices.precision import DTYPES, MATMUL
@@ -330,6 +332,11 @@ def default(family: str = "stable_diffusion") -> ConfigDict:
 def schema_of(config: Mapping[str, Any]) -> ConfigDict:
     """The schema of a config, by the family that it names; those from before there were several name none."""
     return default(config.get("family", "stable_diffusion"))
+
+
+def parse(parser: command_line.Parser, argv: Sequence[str] | None) -> tuple[argparse.Namespace, ConfigDict]:
+    """Parses the flags of a command that takes the config of a run; see `command_line.parse_with_config`."""
+    return command_line.parse_with_config(parser, argv, schema_of, chapters())
 
 
 def changes(settings: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:

@@ -25,6 +25,5 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = command_line.Parser("python -m sid_jax.encode", __doc__, EPILOG)
     parser.add_argument("--out", metavar="DIR", required=True, help="folder of the cache")
     parser.add_argument("--batch", metavar="N", type=int, default=16, help="images at a time (default: 16)")
-    schema, chapters = sid_jax.config.schema_of, sid_jax.config.chapters()
-    arguments, config = command_line.parse_with_config(parser, argv, schema, chapters)
+    arguments, config = sid_jax.config.parse(parser, argv)
     encode(config, on_disk(arguments.out, "--out"), arguments.batch)

@@ -70,8 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", metavar="FILE", help="write the figures here too")
     parser.add_argument("--hlo", metavar="FILE", help="write the compiled program's text here")
     processes.add_arguments(parser)
-    schema, chapters = sid_jax.config.schema_of, sid_jax.config.chapters()
-    arguments, config = command_line.parse_with_config(parser, argv, schema, chapters)
+    arguments, config = sid_jax.config.parse(parser, argv)
     _check(arguments)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # of the compilers' log only errors
     for file in filter(None, (arguments.json, arguments.hlo)):

@@ -94,8 +94,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--profile", metavar="START:STOP", default="", help="trace updates START+1 to STOP to WORKDIR/profile"
     )
     processes.add_arguments(parser)
-    schema, chapters = sid_jax.config.schema_of, sid_jax.config.chapters()
-    arguments, config = command_line.parse_with_config(parser, argv, schema, chapters)
+    arguments, config = sid_jax.config.parse(parser, argv)
     processes.join(arguments)
     workdir = arguments.workdir or f"runs/{Path(arguments.config).stem}"
     distill(config, workdir, arguments.resume, arguments.profile)

@@ -1,6 +1,7 @@
 """Pickles as EDM's training loop writes them, by PyTorch, of small modules of the tests."""
 
 import contextlib
+import functools
 import io
 import pickle
 import sys
@@ -163,3 +164,24 @@ def contents(ema=None):
         "ema": network() if ema is None else ema, "loss_fn": EDMLoss(), "augment_pipe": None,
         "dataset_kwargs": {"class_name": "training.dataset.ImageFolderDataset", "path": "/data/x.zip"},
     }  # fmt: skip
+
+
+@functools.cache
+def plain(protocol=4):
+    """The bytes of such a file."""
+    return dumps(contents(), protocol)
+
+
+def tensors_of(bundle):
+    """The parameters of an opened file by their names."""
+    return dict(bundle.weights("denoiser").tensors())
+
+
+class Call:
+    """An object that is pickled as the call of something."""
+
+    def __init__(self, function, *arguments, state=None):
+        self.reduced = (function, arguments, state)
+
+    def __reduce__(self):
+        return self.reduced

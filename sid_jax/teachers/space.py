@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from sid_jax.errors import UserError
-from sid_jax.size import LARGEST, Resolution, Size, size_of
+from sid_jax.size import Resolution, Size, size_of
 from sid_jax.teachers.component import Component, WithoutNetworks
 
 
@@ -83,17 +83,14 @@ class LatentSpace:
         """(H, W, C) of the latents.
 
         Raises:
-          UserError: the autoencoder and the denoiser can't halve a side as often as they do, or it is absurd.
+          UserError: it is no size, or the autoencoder and the denoiser can't halve a side as often as they do.
         """
         config = self.vae.config
         unit = config.downscale * self.multiple
-        height, width = resolution if isinstance(resolution, tuple | list) else (resolution, resolution)
-        size = Size(height, width)
-        if min(size) < 1 or height % unit or width % unit:
+        height, width = size = _size_of(resolution)
+        if height % unit or width % unit:
             sides = "a multiple" if height == width else "multiples"
             raise UserError(f"resolution {size} does not suit the teacher: use {sides} of {unit}")
-        if max(size) > LARGEST:
-            raise UserError(f"resolution {size} is too large: at most {LARGEST} px are supported")
         return height // config.downscale, width // config.downscale, config.latent_channels
 
     def encode_images(self, params: tuple[Any, ...], images: jax.Array) -> jax.Array:
@@ -133,7 +130,7 @@ class PixelSpace(WithoutNetworks):
 
     def shape(self, resolution: Resolution) -> tuple[int, int, int]:
         """(H, W, C). Raises UserError for another resolution than the teacher's."""
-        size = size_of(resolution)
+        size = _size_of(resolution)
         if size != (self.resolution, self.resolution):
             square = "" if size.height == size.width else "square "
             raise UserError(
@@ -160,6 +157,14 @@ class PixelSpace(WithoutNetworks):
     def digest(self) -> str:
         """The same for all pixels."""
         return f"pixels {self.resolution} {self.channels}"
+
+
+def _size_of(resolution: Resolution) -> Size:
+    """`size_of`, of what a user says."""
+    try:
+        return size_of(resolution)
+    except ValueError as error:
+        raise UserError(f"resolution {error}") from error
 
 
 def as_bytes(images: jax.Array) -> jax.Array:

@@ -3,8 +3,7 @@
 def main(argv):
     parser = command_line.Parser("python -m sid_jax.train", "Distill a teacher into a few-step generator.")
     parser.add_argument("--workdir", help="the run's folder")
-    schema, chapters = sid_jax.config.schema_of, sid_jax.config.chapters()
-    arguments, config = command_line.parse_with_config(parser, argv, schema, chapters)
+    arguments, config = sid_jax.config.parse(parser, argv)
 
 Its module begins as `start` says.
 """
