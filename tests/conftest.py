@@ -17,10 +17,13 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import jax
 import pytest
+import torchvision_beside_cpu_torch
 from hypothesis import configuration
 
 from sid_jax import train
 from sid_jax.digits.tiny import write_tiny
+
+torchvision_beside_cpu_torch.install()
 
 # What Hypothesis keeps, which it begins with before the first fixture; the folder is removed at the end.
 _hypothesis = tempfile.TemporaryDirectory(prefix="hypothesis-")
