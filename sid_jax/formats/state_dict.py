@@ -3,7 +3,8 @@
 The attributes of our modules carry the names that diffusers and transformers use, so the path of a parameter *is* its
 name in the file; only the leaf's name and the order of its axes depend on the framework. Three things that published
 files carry besides are understood when reading and never written: the attention names of old autoencoders, text
-encoders without the `text_model.` prefix, and `position_ids`, which are no parameters.
+encoders without the `text_model.` prefix, and what is no parameter: `position_ids`, and how many batches a batch norm
+has seen.
 """
 
 import re
@@ -18,9 +19,10 @@ from flax import nnx
 from sid_jax.errors import UserError
 from sid_jax.formats.finite import is_finite
 from sid_jax.models.layers.constant import Constant
+from sid_jax.models.layers.frozen_batch_norm import FrozenBatchNorm
 
 ParamPath = tuple[str | int, ...]
-Place = Callable[[ParamPath, np.ndarray], jax.Array]
+Place = Callable[[ParamPath, np.ndarray], jax.Array | np.ndarray]
 
 # Layer type -> our leaf's name -> its name in a state dict, and the order of our axes there.
 _RULES: dict[type[nnx.Module], dict[str, tuple[str, tuple[int, ...]]]] = {
@@ -29,9 +31,11 @@ _RULES: dict[type[nnx.Module], dict[str, tuple[str, tuple[int, ...]]]] = {
     nnx.GroupNorm: {"scale": ("weight", (0,)), "bias": ("bias", (0,))},
     nnx.LayerNorm: {"scale": ("weight", (0,)), "bias": ("bias", (0,))},
     nnx.Embed: {"embedding": ("weight", (0, 1))},
+    FrozenBatchNorm: {name: (name, (0,)) for name in ("weight", "bias", "running_mean", "running_var")},
 }
 _OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 _OLD_NAME = re.compile(rf"\.({'|'.join(_OLD_ATTENTION)})\.(weight|bias)$")
+_NO_PARAMETERS = ("position_ids", "num_batches_tracked")
 _FLOATS = ("float32", "float16", "bfloat16")
 _LISTED = 8
 
@@ -82,8 +86,12 @@ def layout(module: nnx.Module) -> dict[str, Slot]:
     return slots
 
 
-def match(slots: Mapping[str, Slot], found: Mapping[str, Stored], where: str) -> dict[str, Slot]:
+def match(
+    slots: Mapping[str, Slot], found: Mapping[str, Stored], where: str, network: str = "the network of its config.json"
+) -> dict[str, Slot]:
     """Pairs the tensors `found` in a file with the slots that they fill: their names in the file to slots.
+
+    `where` is the file and `network` what it should fit, for the error message.
 
     Raises UserError with one line that lists every tensor that is missing, surplus, misshapen or not a float.
     """
@@ -91,7 +99,7 @@ def match(slots: Mapping[str, Slot], found: Mapping[str, Stored], where: str) ->
     for name, stored in found.items():
         current = _current_name(name, slots)
         if current is None or current in filled:
-            if not name.endswith("position_ids"):
+            if not name.endswith(_NO_PARAMETERS):
                 problems.append(f"{_shown(name)} {list(stored.shape)} is not expected")
             continue
         filled.add(current)
@@ -103,7 +111,7 @@ def match(slots: Mapping[str, Slot], found: Mapping[str, Stored], where: str) ->
     problems += [f"{name} {list(slot.shape)} is missing" for name, slot in slots.items() if name not in filled]
     if problems:
         more = f"; and {len(problems) - _LISTED} more" if len(problems) > _LISTED else ""
-        raise UserError(f"{where} does not fit the network of its config.json: {'; '.join(problems[:_LISTED])}{more}")
+        raise UserError(f"{where} does not fit {network}: {'; '.join(problems[:_LISTED])}{more}")
     return matched
 
 
@@ -115,6 +123,7 @@ def to_params(
     where: str,
     dtype: jax.typing.DTypeLike | None = None,
     place: Place | None = None,
+    network: str = "the network of its config.json",
 ) -> nnx.State:
     """The parameters of `module`, from `tensors` of a state dict, of which one at a time is held.
 
@@ -125,6 +134,7 @@ def to_params(
       where: the file, for error messages.
       dtype: type to store parameters in; None: as they come.
       place: `place(path, array)` puts an array onto the devices; by default `jnp.asarray`.
+      network: what the file should fit, for error messages.
 
     Returns:
       What `nnx.state(module)` is for a concrete module: merge it with `nnx.split(module)[0]`.
@@ -132,7 +142,7 @@ def to_params(
     Raises:
       UserError: the tensors are not those of the module, or have values that are too large for the type.
     """
-    slots = match(layout(module), found, where)
+    slots = match(layout(module), found, where, network)
     leaves = dict(nnx.to_flat_state(nnx.state(module)))
     for name, array in tensors:
         if name not in slots:

@@ -1,9 +1,10 @@
-"""State dicts as `torch.save` writes them now: a zip of one pickle and of the values of each storage, none compressed.
+"""State dicts as `torch.save` writes them: a zip of one pickle and of the values of each storage, none compressed.
 
-The pickle is read by the interpreter of `opcodes`, so nothing in it is executed. Networks that measure images, such as
-Inception, are published in this form.
+Before PyTorch 1.6 it wrote them as `legacy_storage` describes. The pickle is read by the interpreter of `opcodes`, so
+nothing in it is executed. Networks that measure images, such as Inception, are published in these forms.
 """
 
+import dataclasses
 import struct
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -13,6 +14,7 @@ from typing import Any, BinaryIO, NamedTuple
 import ml_dtypes  # noqa: F401  (makes "bfloat16" a type that numpy knows)
 import numpy as np
 
+from sid_jax.formats.legacy_storage import BEGINS, places_of, read_pickles
 from sid_jax.formats.opcodes import Allowed, Refused, Unexpected, interpret, shown
 from sid_jax.formats.state_dict import Stored
 from sid_jax.formats.torch_tensors import (
@@ -61,18 +63,39 @@ def open_torch_file(file: Path) -> PlacedTensors:
         start = opened.read(FIRST_BYTES)
         if known := what_it_is(start):
             raise Unexpected(f"not a file of torch.save, but {known}")
-        entries = _entries(opened)
-        pickle = next((name for name in entries if name.rpartition("/")[2] == "data.pkl"), None)
-        if pickle is None:
-            raise Unexpected("no data.pkl in it, as files of torch.save have")
-        begin, length = entries[pickle]
-        value, end = interpret(opened, _STATE_DICT, begin, begin + length)
-        if end != begin + length:
-            raise Refused(end, "bytes after the end of the pickle")
-        views = dict(_views(value))
-        placed = {name: (view, _values(view, entries, pickle)) for name, view in views.items()}
-    stored = {name: Stored(view.size, view.storage.dtype) for name, view in views.items()}
+        placed = _of_old(opened) if start[2 : len(BEGINS)] == BEGINS[2:] else _of_zip(opened)
+    stored = {name: Stored(view.size, view.storage.dtype) for name, (view, _) in placed.items()}
     return PlacedTensors(file, stored, placed)
+
+
+def _of_zip(file: BinaryIO) -> dict[str, tuple[View, Values]]:
+    """The tensors of a zip, and where the values of each one's storage are."""
+    entries = _entries(file)
+    pickle = next((name for name in entries if name.rpartition("/")[2] == "data.pkl"), None)
+    if pickle is None:
+        raise Unexpected("no data.pkl in it, as files of torch.save have")
+    begin, length = entries[pickle]
+    value, end = interpret(file, _STATE_DICT, begin, begin + length)
+    if end != begin + length:
+        raise Refused(end, "bytes after the end of the pickle")
+    return {name: (view, _values(view, entries, pickle)) for name, view in _views(value)}
+
+
+def _of_old(file: BinaryIO) -> dict[str, tuple[View, Values]]:
+    """The tensors of a file in the form of old, and where the values of each one's storage are."""
+    size = file.seek(0, 2)
+    value, keys, at = read_pickles(file, _STATE_DICT_OF_OLD, 0, size)
+    views = dict(_views(value))
+    storages: dict[str, _Storage] = {}
+    for view in views.values():
+        if storages.setdefault(view.storage.key, view.storage) != view.storage:
+            raise Unexpected(f"two storages of the key {shown(view.storage.key)}")
+    if not all(isinstance(key, str) for key in keys) or len(set(keys)) < len(keys) or set(keys) != storages.keys():
+        raise Refused(at, "a list of other keys than those of its tensors")
+    places = places_of(file, [storages[key] for key in keys], at, size)
+    for view in views.values():
+        view.check(view.storage.numbers)
+    return {name: (view, places[view.storage.key]) for name, view in views.items()}
 
 
 def _entries(file: BinaryIO) -> dict[str, tuple[int, int]]:
@@ -133,6 +156,12 @@ def _values(view: View, entries: Mapping[str, tuple[int, int]], pickle: str) -> 
     return Values(begin, storage.numbers, storage.dtype)
 
 
+def _identified_of_old(value: Any) -> _Storage:
+    if not isinstance(value, tuple) or value[5:] != (None,):
+        raise Unexpected("a storage that is part of another")
+    return _identified(value[:5])
+
+
 def _identified(value: Any) -> _Storage:
     cls, key, numbers = storage_of(value, length=5)
     if cls not in _TYPES:
@@ -160,3 +189,4 @@ _STATE_DICT = Allowed(
     persistent=_identified,
     protocols=(2, 3, 4),
 )
+_STATE_DICT_OF_OLD = dataclasses.replace(_STATE_DICT, persistent=_identified_of_old)

@@ -3,6 +3,7 @@
 import functools
 import io
 import os
+import re
 import zipfile
 from collections import OrderedDict
 
@@ -42,13 +43,14 @@ def refusal(tmp_path):
     return reason
 
 
-@pytest.mark.parametrize("protocol", [2, 3, 4])
+@pytest.mark.parametrize(("zipped", "protocol"), [(True, 2), (True, 3), (True, 4), (False, 2), (False, 3)])
 @pytest.mark.parametrize("plain", [False, True])
-def test_tensors_are_read_to_the_bit(tmp_path, protocol, plain):
+def test_tensors_are_read_to_the_bit(tmp_path, zipped, protocol, plain):
     expected = network().state_dict()
     expected["shared"] = expected["0.weight"][1:3, :, 1]
     expected["brain"] = torch.arange(3).to(torch.bfloat16)
-    (tmp_path / "a.pth").write_bytes(saved(dict(expected) if plain else expected, pickle_protocol=protocol))
+    options = {"pickle_protocol": protocol, "_use_new_zipfile_serialization": zipped}
+    (tmp_path / "a.pth").write_bytes(saved(dict(expected) if plain else expected, **options))
     opened = open_torch_file(tmp_path / "a.pth")
     found = dict(opened.tensors())
     assert list(found) == list(expected) == list(opened.stored)
@@ -95,7 +97,7 @@ def test_what_is_no_state_dict(refusal, tmp_path):
     assert "a dict of tensors is needed" in refusal(saved(torch.ones(3)))
     assert "where a tensor is needed" in refusal(saved({"epoch": 3}))
     assert "DoubleStorage" in refusal(saved({"a": torch.ones(3, dtype=torch.float64)}))
-    assert "not a zip" in refusal(saved({"a": torch.ones(3)}, _use_new_zipfile_serialization=False))
+    assert "not a zip" in refusal(b"\x80\x02K\x01.")
     assert "an empty file" in refusal(b"")
     itself = OrderedDict()
     itself["a"] = itself
@@ -116,13 +118,38 @@ def test_zips_that_are_not_as_torch_writes_them(refusal, tmp_path):
     assert "after the end" in refusal(repacked(lambda name, content: content + b"." if name == "data.pkl" else content))
 
 
+def of_old(value):
+    return saved(value, _use_new_zipfile_serialization=False)
+
+
+def test_files_in_the_form_of_old_that_are_not_as_torch_writes_them(refusal, tmp_path):
+    canary = tmp_path / "canary"
+    assert "posix system" in refusal(of_old({"a": Call(os.system, f"touch {canary}")}))
+    assert "torch.nn.modules" in refusal(of_old(network()))
+    assert "DoubleStorage" in refusal(of_old({"a": torch.ones(3, dtype=torch.float64)}))
+    data = of_old({"a": torch.ones(3), "b": torch.zeros(2)})
+    assert "cut off" in refusal(data[: len(data) // 2])
+    assert "bytes left" in refusal(data[:-1])
+    assert "after the last storage" in refusal(data + b"\0")
+    assert "3 values of float32 by name, 4 by number" in refusal(data.replace(b"\3" + b"\0" * 7, b"\4" + b"\0" * 7))
+    assert "little-endian" in refusal(data.replace(b"little_endianq\x02\x88", b"little_endianq\x02\x89"))
+    (key,) = re.findall(rb"FloatStorage\nq.X.\0\0\0([0-9]+)", data)[:1]
+    assert "other keys" in refusal(data[::-1].replace(key[::-1], b"1" * len(key), 1)[::-1])
+    assert not canary.exists()
+
+
 @settings(
     max_examples=150, derandomize=True, deadline=None, database=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )  # fmt: skip
-@given(st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 255)), min_size=1, max_size=4), st.integers(0, 20))
-def test_whatever_the_bytes_are(tmp_path, changes, end):
-    data = bytearray(saved({"a": torch.ones(3), "b": torch.ones(2, 2)[:, 1]}))
+@given(
+    st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 255)), min_size=1, max_size=4),
+    st.integers(0, 20),
+    st.booleans(),
+)
+def test_whatever_the_bytes_are(tmp_path, changes, end, zipped):
+    tensors = {"a": torch.ones(3), "b": torch.ones(2, 2)[:, 1]}
+    data = bytearray(saved(tensors, _use_new_zipfile_serialization=zipped))
     for place, value in changes:
         data[place % len(data)] = value
     (tmp_path / "a.pth").write_bytes(data[: len(data) // end] if end else data)
