@@ -4,6 +4,7 @@ import argparse
 import ast
 import importlib
 import importlib.util
+import json
 import re
 
 import doc_pages
@@ -160,3 +161,16 @@ def test_a_wrong_command_is_found(parse):
         with pytest.raises(AssertionError):
             check(command, parse)
     assert Block("a.md", "", "one\ntwo\n").name == "a.md: one"
+
+
+def test_the_notebook_is_kept_with_what_it_shows():
+    """It was run from top to bottom, without an error, and is small; test_docs_run.py runs it again."""
+    file = ROOT / "docs/digits.ipynb"
+    cells = json.loads(file.read_text(encoding="utf-8"))["cells"]
+    code = [cell for cell in cells if cell["cell_type"] == "code"]
+    assert [cell["execution_count"] for cell in code] == list(range(1, len(code) + 1))
+    outputs = [output for cell in code for output in cell["outputs"]]
+    assert not any(output["output_type"] == "error" for output in outputs)
+    assert sum("image/png" in output.get("data", {}) for output in outputs) >= 3
+    assert file.stat().st_size < 500_000
+    assert not re.search(r"/(tmp|home|root|work)/", file.read_text(encoding="utf-8"))

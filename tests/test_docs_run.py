@@ -159,3 +159,26 @@ def test_snippets_of_python(place, tmp_path, capsys):
     assert (names["again"].images("a handwritten seven") == names["student"].images("a handwritten seven")).all()
     assert {"seven.png", "side_by_side.png", "exported", "runs"} <= {file.name for file in tmp_path.iterdir()}
     assert "guidance is for teachers: a student is sampled without guidance" in capsys.readouterr().out
+
+
+SHORTER = {'"images": 6_400': '"images": 256', "samples=500": "samples=100"}
+
+
+def test_the_notebook_runs_from_top_to_bottom(tmp_path, monkeypatch):
+    """In an empty folder, in few updates; it shows as many pictures as the one that is kept."""
+    import nbclient
+    import nbformat
+
+    notebook = nbformat.read(ROOT / "docs/digits.ipynb", as_version=4)
+    before = [picture_count(cell) for cell in notebook.cells]
+    for long, short in SHORTER.items():
+        (cell,) = (cell for cell in notebook.cells if long in cell.source)
+        cell.source = cell.source.replace(long, short)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    done = nbclient.execute(notebook, cwd=str(tmp_path), timeout=3600)
+    assert [picture_count(cell) for cell in done.cells] == before
+
+
+def picture_count(cell):
+    return sum("image/png" in output.get("data", {}) for output in cell.get("outputs", []))
