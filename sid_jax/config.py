@@ -198,9 +198,30 @@ COMMON = (
             "evaluate.every": Setting(
                 0, "the student is measured every so many updates, a multiple of log_every; 0: not", "[0, 2^53]"
             ),
-            "evaluate.samples": Setting(2000, "images of each, teacher and student", "[1, 10^6]"),
+            "evaluate.samples": Setting(
+                2000, "images that a measurement is of: of each, teacher and student, in the table", "[1, 10^6]"
+            ),
             "evaluate.teacher_steps": Setting(50, "steps of the teacher's sampler", "[1, 10^4]"),
             "evaluate.teacher_guidance": Setting(7.5, "the teacher's scale of classifier-free guidance", "[-1e4, 1e4]"),
+        },
+    ),
+    Chapter(
+        "As it trains, by the protocol of a published table (docs/evaluate.md), every evaluate.every updates",
+        {
+            "evaluate.protocol": Setting("", "its name, such as coco30k or cifar10; empty: none"),
+            "evaluate.reference": Setting(
+                "", "statistics of real images; METRIC=FILE,METRIC=FILE where several metrics have one each"
+            ),
+            "evaluate.prompts": Setting("", "the protocol's prompts, a text file; empty: those that the run asks for"),
+            "evaluate.inception": Setting("", "weights of Inception; empty: the released ones, which are fetched once"),
+            "evaluate.clip": Setting(
+                "", "folder or hub id of the protocol's CLIP model, of 5.5 GB; empty: no CLIP score is measured"
+            ),
+            "evaluate.batch": Setting(
+                0,
+                "images that a device makes at a time to be measured; 0: by their size, at most 64",
+                "[0, 65536]",
+            ),
         },
     ),
 )
@@ -300,7 +321,10 @@ SECTIONS["edm"] = Chapter(
 )
 
 MEASURED = ("frechet_distance", "precision", "recall", "prompt_accuracy")
-"""What `evaluate.every` measures; the other names of `metrics.jsonl` are logged in any case."""
+"""What `evaluate.every` measures by a metric network; the other names of `metrics.jsonl` are logged in any case."""
+
+LOGGED = ("_loss", "_norm", "_logit", "_gap")
+"""How the names end of what is logged in any case."""
 
 
 def settings_of(family: str) -> dict[str, Setting]:
@@ -365,15 +389,19 @@ def check(config: ConfigDict) -> None:
     every = config.evaluate.every
     if every % config.log_every:
         raise UserError(f"config key evaluate.every is {every}: use 0, or a multiple of log_every")
-    if every and not config.evaluate.metric:
-        raise UserError("config key evaluate.metric is empty, and evaluate.every needs one: name a metric network")
+    if every and not config.evaluate.metric and not config.evaluate.protocol:
+        raise UserError(
+            "config keys evaluate.metric and evaluate.protocol are empty, and evaluate.every needs one: name a metric "
+            "network, or a protocol"
+        )
     keep = Keep.from_config(config.to_dict())
-    if keep.best and keep.metric not in MEASURED and not keep.metric.endswith(("_loss", "_norm", "_logit", "_gap")):
+    of_protocol = bool(config.evaluate.protocol)  # which names what it measures
+    if keep.best and not of_protocol and keep.metric not in MEASURED and not keep.metric.endswith(LOGGED):
         raise UserError(
             f"config key keep_best_by is {keep.metric!r}, which no line of metrics.jsonl has: use one of "
             f"{', '.join(MEASURED)}, or a loss such as generator_loss"
         )
-    if keep.best and keep.metric in MEASURED and not every:
+    if keep.best and not every and not keep.metric.endswith(LOGGED):
         raise UserError(
             f"config key keep_best is {keep.best}, and nothing measures {keep.metric}: set evaluate.every, or "
             "keep_best to 0"

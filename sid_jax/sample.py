@@ -93,7 +93,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     program = program_of(model, wanted.sampler(model))
     given = None if noise is None else first_noise(noise, len(asked), model.teacher.space.shape(model.resolution))
     batches = program.batches(model.params, asked, wanted.seed, given)
-    made = following(batches, len(asked), "sampling", size=count_of)
+    made = (batch.whole() for batch in following(batches, len(asked), "sampling", size=count_of))
     if arguments.out is None:
         save_npz(made, asked, on_disk(arguments.npz, "--npz"))
     else:

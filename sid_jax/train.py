@@ -10,7 +10,7 @@ import dataclasses
 import functools
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,13 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 import sid_jax.config
+from sid_jax.evaluation.asked import in_turn
+from sid_jax.evaluation.in_training import measured_of, open_quality, request_of
 from sid_jax.evaluation.measure import (
     StudentQuality,
     beside_teacher,
     check_measurable,
     evaluate,
-    in_turn,
     open_metric,
 )
 from sid_jax.evaluation.report import report
@@ -139,6 +140,7 @@ def train(config: ConfigDict, workdir: str, force: bool = False, restart: bool =
     config = with_absolute_paths(config, workdir)
     resolved = config.to_dict()
     metric = open_metric(config, config.evaluate.samples) if config.evaluate.metric else None
+    protocol = request_of(config)
     folder = make_workdir(workdir)
     check_checkpoints_are_there(folder, restart)
     profiling = Profile(profile, folder / "profile")
@@ -152,13 +154,15 @@ def train(config: ConfigDict, workdir: str, force: bool = False, restart: bool =
         teacher.sampler(config.evaluate.teacher_steps, config.evaluate.teacher_guidance)
     fingerprints = teacher.fingerprints()
     asked = build.asked_of(config, teacher.conditions)
+    measured = measured_of(protocol, config, teacher.conditions, asked) if protocol else []
     shown = shown_of(config, teacher.conditions, asked)
     say(f"teacher: {config.teacher}; {len(asked)} {teacher.conditions.noun}; {devices}")
     few_step = build.few_step_of(config, teacher.process)
     times = build.times_of(config, teacher.process)
     settings = build.settings_of(config, teacher.space.shape(config.resolution))
     regularization = build.regularization_of(config, teacher)
-    teacher = dataclasses.replace(teacher, conditions=open_conditions(config, teacher, asked, mesh, workdir, shown))
+    besides = [*shown, *measured]
+    teacher = dataclasses.replace(teacher, conditions=open_conditions(config, teacher, asked, mesh, workdir, besides))
     empty = meshes.place(teacher.conditions.empty(), meshes.replicated(mesh))
     rows = meshes.local_rows(config.batch, mesh).tolist()
     stream, space = open_stream(config, settings.gan, teacher, asked, rows)
@@ -197,10 +201,12 @@ def train(config: ConfigDict, workdir: str, force: bool = False, restart: bool =
         train_step = jit_train_step(networks, few_step, times, settings, out_shardings=out)
         program = ImageProgram(teacher, few_step, config.resolution, config.sample_images, mesh, strict=False)
         pictures = Pictures(program, shown, config.seed)
-        quality = None
+        qualities: list[Callable[[Any], dict[str, float]]] = []
         if metric and config.evaluate.every:
             program = ImageProgram(teacher, few_step, config.resolution, mesh=mesh, strict=False)
-            quality = StudentQuality(program, metric, in_turn(asked, config.evaluate.samples), config.seed)
+            qualities.append(StudentQuality(program, metric, in_turn(asked, config.evaluate.samples), config.seed))
+        if protocol:
+            qualities.append(open_quality(protocol, config, teacher, few_step, mesh, measured))
         if step == 0:
             log.picture(0, "student", pictures(state.ema))
         if step < total:
@@ -229,8 +235,10 @@ def train(config: ConfigDict, workdir: str, force: bool = False, restart: bool =
             preempted = preemption.reached(step)
             if step % config.log_every == 0 or step == total:
                 values = window.summary()
-                if quality and step % config.evaluate.every == 0:
-                    values |= quality(state.ema)
+                if qualities and step % config.evaluate.every == 0:
+                    for quality in qualities:
+                        values |= quality(state.ema)
+                    saving.measured(values)
                 log.metrics(step, step * config.batch, values, saving.poll())
                 progress.update(step * config.batch, {name: values[key] for name, key in SHOWN.items()})
                 saving.stop_if_bad(window, step)

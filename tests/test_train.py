@@ -15,7 +15,8 @@ from training_runs import metrics_of, student_bits, train_until_interrupted
 from sid_jax import train
 from sid_jax.data.prompts import read_prompt_file
 from sid_jax.errors import UserError
-from sid_jax.evaluation.measure import StudentQuality, in_turn, open_metric
+from sid_jax.evaluation.asked import in_turn
+from sid_jax.evaluation.measure import StudentQuality, open_metric
 from sid_jax.experiment.images import ImageProgram
 from sid_jax.experiment.student import open_run
 from sid_jax.runtime.devices.preemption import Preempted

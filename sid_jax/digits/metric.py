@@ -1,7 +1,7 @@
 """The metric network of the digits: a small classifier, whose features give the Frechet distance."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from sid_jax.digits.prompts import digit_of
 from sid_jax.errors import UserError
 from sid_jax.metrics.frechet import Statistics, frechet_distance, statistics
 from sid_jax.metrics.precision_recall import precision_recall
+from sid_jax.runtime.devices import mesh as meshes
 from sid_jax.runtime.run.progress import following
 
 FEATURES = 64
@@ -71,14 +72,14 @@ class DigitsMetric:
             raise ValueError(f"{LARGEST} is no multiple of {resolution}")
         self.graph, self.params = nnx.split(classifier)
         self.reference, self.real, self.resolution = reference, real, resolution
-        self._probe = jax.jit(functools.partial(_probe, self.graph))
+        self._probe = jax.jit(functools.partial(_probe, self.graph, factor=LARGEST // resolution))
 
     def features_and_digits(self, images: np.ndarray, batch: int = 500) -> tuple[np.ndarray, np.ndarray]:
         """Features `[N, 64]` and predicted digits `[N]` of images uint8 `[N, H, W, 3]` of its resolution."""
         starts = following(
             range(0, len(images), batch), len(images), "measuring", size=lambda start: min(batch, len(images) - start)
         )
-        parts = [self._probe(self.params, enlarged(images[i : i + batch], LARGEST // self.resolution)) for i in starts]
+        parts = [self._probe(self.params, images[i : i + batch]) for i in starts]
         features, digits = zip(*parts, strict=True)
         return np.concatenate(features), np.concatenate(digits)
 
@@ -88,7 +89,23 @@ class DigitsMetric:
         Images are uint8 `[N, H, W, 3]`. Precision and recall compare as many real features as there are, at most N,
         with the first as many of the images.
         """
-        features, digits = self.features_and_digits(images)
+        return self.values(*self.features_and_digits(images), asked)
+
+    def looking_on(self, mesh: jax.sharding.Mesh) -> Callable[[jax.Array], tuple[np.ndarray, np.ndarray]]:
+        """`features_and_digits` of images that are split over devices; every process has all of the result."""
+        everywhere = meshes.replicated(mesh)
+        params = meshes.place(self.params, everywhere)
+        probe = functools.partial(_probe, self.graph, factor=LARGEST // self.resolution)
+        compiled = jax.jit(probe, out_shardings=everywhere)
+
+        def look(images: jax.Array) -> tuple[np.ndarray, np.ndarray]:
+            features, digits = compiled(params, images)
+            return np.asarray(features), np.asarray(digits)
+
+        return look
+
+    def values(self, features: np.ndarray, digits: np.ndarray, asked: Sequence[str | int]) -> dict[str, float]:
+        """What `__call__` gives, from the features and the predicted digits of images made for N prompts or digits."""
         reference, real = self._of_real_images()
         count = min(len(features), len(real))
         shares = precision_recall(real[:count], features[:count])
@@ -147,12 +164,12 @@ class DigitsMetric:
         return cls(classifier, statistics(features), features[chosen], resolution)
 
 
-def enlarged(images: np.ndarray, factor: int) -> np.ndarray:
+def enlarged(images: Any, factor: int) -> Any:
     """Images `[N, H, W, C]` of which each pixel has become a square of `factor` by `factor`."""
     return images.repeat(factor, axis=1).repeat(factor, axis=2) if factor > 1 else images
 
 
-def _probe(graph: nnx.GraphDef[Any], params: Any, images: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _probe(graph: nnx.GraphDef[Any], params: Any, images: Any, factor: int) -> tuple[jax.Array, jax.Array]:
     model = nnx.merge(graph, params)
-    features = model.features(images / 127.5 - 1)
+    features = model.features(enlarged(images, factor) / 127.5 - 1)
     return features, jnp.argmax(model.out(features), axis=-1)

@@ -1,6 +1,6 @@
 """Measures a distilled student beside its teacher: quality, agreement with the prompts, and speed."""
 
-import time
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -9,13 +9,22 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 from sid_jax import assets
+from sid_jax.config import MEASURED
 from sid_jax.digits.metric import DigitsMetric
 from sid_jax.errors import UserError
+from sid_jax.evaluation.asked import in_turn
+from sid_jax.evaluation.batch import Batch
+from sid_jax.evaluation.loop import Instrument, measure_all, values_of
 from sid_jax.evaluation.report import Evaluation
+from sid_jax.evaluation.sources import GeneratedImages, Timed
+from sid_jax.evaluation.statistics import Features, Kept, certain
 from sid_jax.experiment.build import asked_of, open_teacher
 from sid_jax.experiment.images import ImageProgram, images_at_a_time
 from sid_jax.experiment.shown import captions_of
 from sid_jax.experiment.student import Student
+from sid_jax.metrics.moments import Estimate
+from sid_jax.metrics.precision_recall import NEIGHBOURS
+from sid_jax.runtime.devices import mesh as meshes
 from sid_jax.runtime.run.pictures import side_by_side, two_grids
 from sid_jax.runtime.storage.files import on_disk
 from sid_jax.size import size_of
@@ -87,20 +96,27 @@ def evaluate(student: Student, metric: DigitsMetric, samples: int, mesh: jax.sha
     teachers = teacher.sampler(config.evaluate.teacher_steps, config.evaluate.teacher_guidance)
 
     rows: dict[str, dict[str, Any]] = {}
-    images: dict[str, np.ndarray] = {}
+    pictured = _pictured(samples, len(all_asked))
+    pictures = {}
     for name, sampler, params in (
         ("teacher", teachers, teacher.denoiser.params),
         ("student", student.sampler, student.params),
     ):
         program = ImageProgram(teacher, sampler, config.resolution, mesh=mesh)
-        images[name], seconds = _timed(program, params, asked, config.seed, f"sampling the {name}")
+        program(params, asked[: program.batch], config.seed)  # compiling is not counted
+        source, pictures[name] = Timed(GeneratedImages(program, params, asked, config.seed)), Picked(pictured)
+        instruments = [_instrument(metric, asked, program.mesh)]
+        found = measure_all(source, instruments, watching=[pictures[name]], name=f"sampling the {name}")
         rows[name] = {
             "steps": sampler.num_steps,
             "guidance": sampler.guidance_scale,
-            **metric(images[name], asked),
-            "seconds_per_1000": seconds * 1000 / samples,
+            **values_of(found),
+            "seconds_per_1000": source.seconds * 1000 / samples,
         }
-    return Evaluation(rows, samples, _compare(images, rows, all_asked))
+    left, right = (_titled(name, row["steps"]) for name, row in rows.items())
+    prompts = captions_of([asked[i] for i in dict.fromkeys(i % len(all_asked) for i in pictured)]) or [""]
+    of_teacher, of_student = (pictures[name].images() for name in ("teacher", "student"))
+    return Evaluation(rows, samples, side_by_side(of_teacher, of_student, (left, right), prompts))
 
 
 class StudentQuality:
@@ -118,7 +134,9 @@ class StudentQuality:
 
     def __call__(self, params: Any) -> dict[str, float]:
         """Name to value, such as `frechet_distance`, of the images that the parameters make."""
-        return self._metric(self._program(params, self._asked, self._seed), self._asked)
+        source = GeneratedImages(self._program, params, self._asked, self._seed)
+        instruments = [_instrument(self._metric, self._asked, self._program.mesh)]
+        return values_of(measure_all(source, instruments, name=""))
 
 
 def beside_teacher(student: Student, asked: Asked, mesh: jax.sharding.Mesh) -> Image.Image:
@@ -144,30 +162,50 @@ def beside_teacher(student: Student, asked: Asked, mesh: jax.sharding.Mesh) -> I
     return two_grids(images, titles, captions_of(asked))
 
 
-def in_turn(asked: Asked, samples: int) -> list[Any]:
-    """So many of what is asked for, each in its turn."""
-    return [asked[i % len(asked)] for i in range(samples)]
-
-
-def _timed(program: ImageProgram, params: Any, asked: Asked, seed: int, name: str) -> tuple[np.ndarray, float]:
-    """The images, and the seconds they took; compiling is not counted."""
-    program(params, asked[: program.batch], seed)
-    began = time.perf_counter()
-    images = program(params, asked, seed, name)
-    return images, time.perf_counter() - began
-
-
 def _titled(name: str, steps: int) -> str:
     return f"{name}, {steps} step{'s' * (steps > 1)}"
 
 
-def _compare(images: dict[str, np.ndarray], rows: dict[str, dict[str, Any]], asked: Asked, each: int = 8) -> Any:
-    """Ten prompts, one of each tenth of the file, with the first images that each was asked for."""
-    asked = asked[: len(images["student"])]
-    count = min(10, len(asked))
-    chosen = [len(asked) * i // count + i % max(len(asked) // count, 1) for i in range(count)]
-    each = min(each, max(len(images["student"]) // len(asked), 1))
-    picks = [p + j * len(asked) for p in chosen for j in range(each)]
-    left, right = (_titled(name, row["steps"]) for name, row in rows.items())
-    prompts = captions_of([asked[i] for i in chosen]) or [""]
-    return side_by_side(images["teacher"][picks], images["student"][picks], (left, right), prompts)
+def _instrument(metric: DigitsMetric, asked: Asked, mesh: jax.sharding.Mesh) -> Instrument:
+    """The metric network, and its values of images of what is asked for."""
+    look_on = metric.looking_on(mesh)
+
+    def look(batch: Batch, asked: Asked | None) -> Features:
+        features, digits = look_on(batch.on_devices())
+        return {"features": features, "digits": digits}
+
+    def compute(features: np.ndarray, digits: np.ndarray) -> dict[str, Estimate]:
+        return {name: certain(value) for name, value in metric.values(features, digits, asked).items()}
+
+    return Instrument(look, (Kept(MEASURED, ("features", "digits"), NEIGHBOURS + 1, compute),))
+
+
+def _pictured(samples: int, prompts: int, each: int = 8) -> list[int]:
+    """The rows of ten prompts, one of each tenth of all, with the first images that each was asked for."""
+    prompts = min(prompts, samples)
+    count = min(10, prompts)
+    chosen = [prompts * i // count + i % max(prompts // count, 1) for i in range(count)]
+    each = min(each, max(samples // prompts, 1))
+    return [p + j * prompts for p in chosen for j in range(each)]
+
+
+class Picked:
+    """Keeps some of the images that are measured.
+
+    Args:
+      rows: which.
+    """
+
+    def __init__(self, rows: Sequence[int]):
+        self._rows, self._found = rows, dict[int, np.ndarray]()
+
+    def __call__(self, batch: Batch) -> None:
+        """Looks at a batch; all processes call this together."""
+        wanted = set(self._rows).intersection(batch.rows.tolist())
+        if wanted:
+            images = meshes.gathered(batch.on_devices())
+            self._found |= {row: images[row - batch.start].copy() for row in wanted}
+
+    def images(self) -> np.ndarray:
+        """In the order of the rows, `[n, H, W, 3]`."""
+        return np.stack([self._found[row] for row in self._rows])

@@ -53,6 +53,7 @@ class Measure:
         """The names of what it gives."""
         return {
             "pr": ("precision", "recall"),
+            "is": ("is", "is_std"),
             "digits": ("frechet_distance", "precision", "recall", "prompt_accuracy"),
         }.get(self.statistic, (self.name,))
 
@@ -121,6 +122,8 @@ class Protocol:
             raise UserError(f"metrics {names!r}: one of them is there twice")
         return tuple(self.measure(name) for name in wanted)
 
+
+DIGITS = "digits"
 
 _VAL2014 = "all 40,504 images of COCO val2014, with the protocol's transform"
 _LSG_README, _DMD2 = "SiD-LSG, README", "DMD2, README"
@@ -283,7 +286,7 @@ _ALL = (
         ),
     ),
     Protocol(
-        "digits",
+        DIGITS,
         "the bundled digits, by their own small network: a table for learning how all of this works",
         0,
         "any",

@@ -3,6 +3,7 @@
 import logging
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -30,9 +31,38 @@ def images_at_a_time(resolution: Resolution) -> int:
     return max(1, 100 * 64**2 // math.prod(size_of(resolution)))
 
 
-def count_of(batch: tuple[np.ndarray, np.ndarray]) -> int:
-    """How many images are in one of `ImageProgram.batches`."""
-    return len(batch[0])
+@dataclass(frozen=True, eq=False)
+class Made:
+    """A batch of images on the devices, which may still be computing them.
+
+    Attributes:
+      start: the row of the first one: its place among all that are asked for.
+      count: how many of them are asked for; what comes after these only fills the batch up.
+      images: uint8 `[B, H, W, 3]`, split over the devices.
+      finite: which of them are of finite numbers, bool `[B]`, on all devices.
+    """
+
+    start: int
+    count: int
+    images: jax.Array
+    finite: jax.Array
+
+    @property
+    def rows(self) -> np.ndarray:
+        """The rows of those that are asked for, `[count]`."""
+        return np.arange(self.start, self.start + self.count)
+
+    def whole(self) -> tuple[np.ndarray, np.ndarray]:
+        """The images `[count, H, W, 3]` and which are finite `[count]`, on the host.
+
+        Of several processes each has all of them, and all of them call this together.
+        """
+        return meshes.gathered(self.images)[: self.count], np.asarray(self.finite)[: self.count]
+
+
+def count_of(batch: Made) -> int:
+    """How many images of a batch are asked for."""
+    return batch.count
 
 
 class ImageProgram:
@@ -40,7 +70,7 @@ class ImageProgram:
 
     Image i of a seed has noise of its own, so what it looks like depends neither on how many others are made nor on
     how they are batched, nor on how many devices they are made on. Where a mesh has devices of several processes, all
-    of them make the same calls, and each has all the images.
+    of them make the same calls.
 
     Args:
       teacher: with the parameters of its conditions and space; the denoiser's are given at each call.
@@ -61,7 +91,7 @@ class ImageProgram:
         strict: bool = True,
     ):
         self.teacher, self.sampler, self._strict = teacher, sampler, strict
-        self._mesh = mesh or meshes.make_mesh(devices=jax.local_devices()[:1])
+        self.mesh = mesh or meshes.make_mesh(devices=jax.local_devices()[:1])
         self.batch = self._whole(batch)
         self._networks = networks_of(teacher, resolution, mesh)
         self._shape = teacher.space.shape(resolution)
@@ -70,11 +100,14 @@ class ImageProgram:
             conditions=params_of(teacher.conditions.parts),
             space=params_of(teacher.space.parts),
         )
-        self._empty = meshes.place(teacher.conditions.empty(), meshes.replicated(self._mesh))
-        self._compiled = jax.jit(self._generate, out_shardings=meshes.replicated(self._mesh))
+        self._empty = meshes.place(teacher.conditions.empty(), meshes.replicated(self.mesh))
+        everywhere = meshes.replicated(self.mesh)
+        self._compiled = jax.jit(self._generate, out_shardings=(meshes.batch_sharding(self.mesh), everywhere))
 
     def __call__(self, params: Any, asked: Asked, seed: int, name: str = "") -> np.ndarray:
         """One image for each that is asked for, uint8 `[N, H, W, 3]`, by a denoiser with these parameters.
+
+        Each process has all of them, on its host. `batches` makes them without ever having all.
 
         name: what is done, of which progress is shown; empty: none is.
 
@@ -82,44 +115,56 @@ class ImageProgram:
           UserError: a picture is not finite; where the program is not strict, that is a warning, and it is black.
         """
         batches = self.batches(params, asked, seed)
-        made = list(following(batches, len(asked), name, size=count_of) if name else batches)
-        finite = np.concatenate([finite for _, finite in made])
+        made = [each.whole() for each in (following(batches, len(asked), name, size=count_of) if name else batches)]
+        self.check_finite(np.concatenate([finite for _, finite in made]), asked)
+        return np.concatenate([images for images, _ in made])
+
+    def check_finite(self, finite: np.ndarray, asked: Asked) -> None:
+        """Checks that pictures `[N]` of what is asked for are finite.
+
+        Raises:
+          UserError: one is not; where the program is not strict, that is a warning, and it is black.
+        """
         if not finite.all():
             first = asked[int(np.argmin(finite))]
             said = f"{np.sum(~finite)} of {len(finite)} pictures are not finite, first that of {first!r}"
             if self._strict:
                 raise UserError(f"{said}: the model's weights, or what they compute, are not finite or too large")
             _log.warning("%s; in their place are black ones", said)
-        return np.concatenate([images for images, _ in made])
 
     def batches(
-        self, params: Any, asked: Asked, seed: int, noise: FirstNoise | None = None
-    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """The same a batch at a time: images uint8 `[n, H, W, 3]`, and which of them are of finite numbers, `[n]`.
+        self, params: Any, asked: Asked, seed: int, noise: FirstNoise | None = None, start: int = 0
+    ) -> Iterator[Made]:
+        """The same a batch at a time, which the devices have when they have made it: the host does not wait for it.
 
-        noise: the unit noise that the samples begin with, in the place of the seed's.
+        Args:
+          params: of the denoiser.
+          asked: what is asked for, one of it for each image.
+          seed: of the noise.
+          noise: the unit noise that the samples begin with, in the place of the seed's.
+          start: the row of the first image that is made; those before it were made another time.
         """
         words = seed_words(seed)
         batch = min(self.batch, self._whole(len(asked)))
-        for start in range(0, len(asked), batch):
-            some = [asked[i] for i in range(start, min(start + batch, len(asked)))]
+        for first in range(start, len(asked), batch):
+            some = [asked[i] for i in range(first, min(first + batch, len(asked)))]
             # The last batch is filled up, so that there is one shape to compile for.
             read = self.teacher.conditions.read(some + some[-1:] * (batch - len(some)))
-            read, rows = meshes.place((read, np.arange(start, start + batch)), meshes.batch_sharding(self._mesh))
-            given = () if noise is None else (self._given(noise, start, len(some), batch),)
-            made = self._compiled(params, self._frozen, (read, self._empty), words, rows, *given)
-            images, finite = (np.asarray(array)[: len(some)] for array in made)
-            yield images, finite
+            read, rows = meshes.place((read, np.arange(first, first + batch)), meshes.batch_sharding(self.mesh))
+            given = () if noise is None else (self._given(noise, first, len(some), batch),)
+            yield Made(
+                first, len(some), *self._compiled(params, self._frozen, (read, self._empty), words, rows, *given)
+            )
 
     def _given(self, noise: FirstNoise, start: int, count: int, batch: int) -> jax.Array:
         """The noise of `count` images from `start` on, filled up to a batch, on the devices."""
         rows = noise(start, start + count)
         filled = np.concatenate([rows, np.repeat(rows[-1:], batch - count, axis=0)])
-        return meshes.place(filled, meshes.batch_sharding(self._mesh))
+        return meshes.place(filled, meshes.batch_sharding(self.mesh))
 
     def _whole(self, images: int) -> int:
         """So many images, or a few more, that each device has as many."""
-        return -(-images // self._mesh.size) * self._mesh.size
+        return -(-images // self.mesh.size) * self.mesh.size
 
     def _generate(
         self,

@@ -16,7 +16,7 @@ from sid_jax.runtime.storage.json_files import read_json
 
 KEYS = (
     "teacher", "student", "prompts", "labels.counts", "real.source", "real.data_dir", "text.cache", "sample_prompts",
-    "evaluate.metric",
+    "evaluate.metric", "evaluate.prompts", "evaluate.inception", "evaluate.clip",
 )  # fmt: skip
 """Settings that are paths; or names that are none, which stay: hub ids, `bundled:NAME`, `tfds:NAME`."""
 
@@ -40,6 +40,10 @@ def with_absolute_paths(config: ConfigDict, workdir: str) -> ConfigDict:
         saved = _saved(workdir).get("real.source")
         if isinstance(saved, str) and saved and _from_the_root("real.source", saved) == changed["real.source"]:
             changed["real.source"] = saved
+    references = given.get("evaluate.reference", "")
+    changed |= (
+        {"evaluate.reference": ",".join(map(_reference_from_the_root, references.split(",")))} if references else {}
+    )
     config = config.copy_and_resolve_references()
     config.update_from_flattened_dict(changed)
     return config.lock()
@@ -50,7 +54,7 @@ def _from_the_root(key: str, name: str) -> str:
         return name
     if key == "sample_prompts" and not names_file(name):
         return name  # a prompt, or classes
-    if key in ("teacher", "student") and (is_remote(name) or not os.path.exists(absolute(name))):
+    if key in ("teacher", "student", "evaluate.clip") and (is_remote(name) or not os.path.exists(absolute(name))):
         return name  # a hub id, or nothing that can be opened
     if key == "real.source" and not is_remote(name):
         path = os.path.expanduser(name)
@@ -58,6 +62,12 @@ def _from_the_root(key: str, name: str) -> str:
         if not os.path.isabs(path) and not os.path.exists(path) and glob.has_magic(path):
             return os.path.join(glob.escape(os.getcwd()), path)
     return os.fspath(absolute(name))
+
+
+def _reference_from_the_root(text: str) -> str:
+    """Of a file, or of METRIC=FILE."""
+    name, equals, file = text.rpartition("=")
+    return f"{name}{equals}{_from_the_root('evaluate.reference', file)}" if file else text
 
 
 def _saved(workdir: str) -> Mapping[str, Any]:

@@ -153,28 +153,32 @@ def open_start(config: ConfigDict, teacher: Teacher, mesh: jax.sharding.Mesh) ->
     return denoiser.params if from_run else denoiser.load(place=meshes.into_shards(mesh, jnp.float32)).params
 
 
-def open_model(folder: str, *, variant: str = "", revision: str = "main") -> Model:
+def open_model(
+    folder: str, *, variant: str = "", revision: str = "main", mesh: jax.sharding.Mesh | None = None
+) -> Model:
     """The teacher or the exported student in a folder, with all parameters.
 
     Args:
       folder: or a file, or a hub id.
       variant: of the weights; "fp16" reads `*.fp16.safetensors`.
       revision: branch, tag or commit of a hub id.
+      mesh: that the parameters are sharded over; by default they are all on one device.
 
     Raises:
       UserError: it is nothing that can be opened, or a file in it is missing or damaged.
     """
+    place = meshes.into_shards(mesh, jnp.float32) if mesh else None
     bundle = open_source(folder, variant=variant, revision=revision)
     teacher, about = teacher_in(bundle), bundle.about
     if "config" not in about:
-        return Model(teacher.load(*PARTS), None)
+        return Model(teacher.load(*PARTS, place=place), None)
     with errors_in(bundle.about_at):  # and before anything large is read
         config = _config_of(json.dumps(about["config"]))
         sampler = few_step_of(config, teacher.process)
         teacher.space.shape(config.resolution)
         matmul = matmul_of(config)
     teacher = dataclasses.replace(teacher, denoiser=dataclasses.replace(teacher.denoiser, matmul=matmul))
-    teacher = teacher.load(*PARTS)
+    teacher = teacher.load(*PARTS, place=place)
     return Model(teacher, Student(teacher, teacher.denoiser.params, sampler, config, about["step"]))
 
 

@@ -86,6 +86,14 @@ def table(figures: dict[str, Any]) -> str:
         ("state", f"{figures['state_bytes_per_parameter']:.2f} bytes a parameter"),
         ("fits", f"{verdict}: {memory['peak'] / GB:.2f} of {chip / GB:.2f} GB a chip"),
     ]
+    if network := figures.get("feature_network"):
+        rows.append(
+            (
+                "  measuring",
+                f"{network['measuring'] / GB:.2f} GB, {network['arguments'] / GB:.2f} GB of the feature network, "
+                "which stays",
+            )
+        )
     if memory["temporaries"] is None:
         return _lines([*rows, ("compiled in", f"{figures['compile_seconds']:.0f} s")])
     rows += [

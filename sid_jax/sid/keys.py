@@ -29,6 +29,7 @@ class Purpose(IntEnum):
     FAKE_NET = 10  # what the fake network drops out in update A
     GENERATOR_NET = 11  # what the generator drops out in update B
     REAL_NET = 12  # what the fake network drops out where it looks at real images
+    EVALUATED_LABEL = 13  # the class of an image that is measured; its row stands for the step
 
 
 def seed_words(seed: int) -> np.ndarray:

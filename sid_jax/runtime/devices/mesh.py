@@ -10,7 +10,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.experimental import mesh_utils
+from jax.experimental import mesh_utils, multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from sid_jax.errors import UserError
@@ -189,3 +189,16 @@ def place_batch(tree: Any, batch: int, mesh: Mesh) -> Any:
 
 def _devices(count: int) -> str:
     return "1 device" if count == 1 else f"{count} devices"
+
+
+def local_part(array: jax.Array) -> np.ndarray:
+    """What this host's devices have of an array `[B, ...]` whose B is split: the rows that `local_rows` names."""
+    shards = {shard.index[0].indices(len(array))[0]: shard for shard in array.addressable_shards}
+    return np.concatenate([np.asarray(shards[start].data) for start in sorted(shards)])
+
+
+def gathered(array: jax.Array) -> np.ndarray:
+    """The whole array on the host of every process; where there are several, all of them call this together."""
+    if array.is_fully_addressable:
+        return np.asarray(array)
+    return np.asarray(multihost_utils.process_allgather(array, tiled=True))

@@ -9,7 +9,8 @@ import importlib.util
 import os
 import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -112,6 +113,17 @@ def largest(value: float) -> float:
     if jax.process_count() == 1:
         return value
     return float(np.max(multihost_utils.process_allgather(np.float32(value))))
+
+
+def from_first(values: Sequence[Any] | np.ndarray) -> np.ndarray:
+    """The values of the first process, float64, to the bit; all processes call this together, with equal shapes.
+
+    JAX would round float64 to float32, so bits travel.
+    """
+    own = np.asarray(values, np.float64)
+    if jax.process_count() == 1:
+        return own
+    return np.asarray(multihost_utils.broadcast_one_to_all(own.view(np.uint32))).view(np.float64).reshape(own.shape)
 
 
 def wait_for_all(where: str) -> None:

@@ -21,7 +21,12 @@ _BAR = "{desc}{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}{unit}, {rate_noinv_f
 
 
 def following(
-    items: Iterable[_T], total: int, name: str, unit: str = "images", size: Callable[[_T], int] = lambda item: 1
+    items: Iterable[_T],
+    total: int,
+    name: str,
+    unit: str = "images",
+    size: Callable[[_T], int] = lambda item: 1,
+    done: int = 0,
 ) -> Generator[_T, None, None]:
     """The items, while it is shown how far they are; what takes a few seconds, or less, is not shown at all.
 
@@ -31,11 +36,12 @@ def following(
       name: what is done, such as "writing the unet".
       unit: what is counted.
       size: of an item.
+      done: of the total, before these items.
     """
-    done = 0
     # Some commands need no devices, and so ask for none, which another program may hold.
     shows = not jax.distributed.is_initialized() or jax.process_index() == 0
-    with contextlib.closing(Progress(total, unit=unit, name=name, patience=PATIENCE, shows=shows)) as progress:
+    progress = Progress(total, done, unit=unit, name=name, patience=PATIENCE, shows=shows)
+    with contextlib.closing(progress):
         for item in items:
             yield item
             done += size(item)

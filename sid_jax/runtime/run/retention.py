@@ -93,7 +93,7 @@ class Schedule:
         return self._overdue or step % self._every == 0
 
     def missed(self) -> None:
-        """Makes a checkpoint due after the next update."""
+        """Makes a checkpoint due, whatever the schedule says."""
         self._overdue = True
 
     def saved(self) -> None:

@@ -28,12 +28,14 @@ class SavingPolicy:
       max_bad_steps: the run ends after so many updates in a row whose losses are not finite.
       on_failed_save: what the run does when a checkpoint can't be written, as on a full disk. "continue": it trains on,
         and saves again when the next one is due. "stop": it ends.
+      best_by: the value that decides which checkpoints are best; empty: none does.
     """
 
     every: int
     minutes: float = 0.0
     max_bad_steps: int = 20
     on_failed_save: str = "continue"
+    best_by: str = ""
 
     @classmethod
     def from_config(cls, settings: Mapping[str, Any]) -> "SavingPolicy":
@@ -43,6 +45,7 @@ class SavingPolicy:
             minutes=settings["checkpoint_minutes"],
             max_bad_steps=settings["max_bad_steps"],
             on_failed_save=settings["on_failed_save"],
+            best_by=settings["keep_best_by"] if settings["keep_best"] else "",
         )
 
 
@@ -74,6 +77,11 @@ class Saving:
     def due(self, step: int) -> bool:
         """Whether a checkpoint should be saved after `step` updates."""
         return self._schedule.due(step)
+
+    def measured(self, values: Mapping[str, float]) -> None:
+        """Makes a checkpoint due where these values of the student decide which are best: without it none has them."""
+        if self._policy.best_by in values:
+            self._schedule.missed()
 
     def poll(self) -> dict[str, float]:
         """Finds out how saving goes, and reports it; call this before each line of the log.
