@@ -1,6 +1,7 @@
 """The house rules of CONTRIBUTING.md: who may import whom, and that importing changes nothing."""
 
 import ast
+import functools
 import graphlib
 import os
 import re
@@ -43,6 +44,7 @@ ALONE = ("sid", "models", "metrics")
 """Rooms that import nothing of ours, but for `errors`."""
 
 
+@functools.cache
 def modules():
     """Every module's dotted name below `sid_jax`, "" for the package itself, and its file."""
     found = {}
