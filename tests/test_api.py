@@ -1,5 +1,7 @@
 """The verbs of the Python API do what the commands do, for each family, and refuse what they refuse."""
 
+import copy
+import dataclasses
 import json
 import subprocess
 import sys
@@ -77,6 +79,14 @@ def test_images_are_those_of_the_command(student, finished, tmp_path):
     np.testing.assert_array_equal(student.images(PROMPTS[0], seed=3, n=2)[0], images[0])
     assert (student.step, student.num_steps, student.resolution) == (6, 1, 32)
     assert repr(student) == f"<Student {finished}, 32 px>"
+
+
+def test_images_that_are_not_square(student):
+    config = copy.deepcopy(student.config).unlock()
+    config.resolution = (32, 48)
+    wide = api.Student(dataclasses.replace(student.distilled, config=config), "wide", from_run=True)
+    assert wide.images(PROMPTS).shape == (2, 32, 48, 3)
+    assert wide.resolution == (32, 48) and repr(wide) == "<Student wide, 32x48 px>"
 
 
 def test_a_checkpoint_of_a_run(student, finished):
