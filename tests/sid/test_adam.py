@@ -113,3 +113,29 @@ def test_warm_up():
     np.testing.assert_allclose(rates, [0.3 / 2.5, 0.6 / 2.5, 0.3, 0.3, 0.3], rtol=1e-6)
     assert rates[2:] == [float(np.float32(0.3))] * 3
     assert warmed_up(0.3, 0, jnp.int32(1)) == 0.3 and isinstance(warmed_up(0.3, 0, jnp.int32(1)), float)
+
+
+ON_8_DEVICES = """
+import jax
+import numpy as np
+
+from sid_jax.runtime.devices import mesh as meshes
+from sid_jax.sid import clip_norm
+
+meshes.SMALL = 1
+mesh = meshes.make_mesh(data=2, fsdp=4)
+rng = np.random.default_rng(0)
+gradients = {"w": rng.normal(size=(16, 24)).astype(np.float32), "b": rng.normal(size=5).astype(np.float32)}
+shardings = meshes.parameter_shardings(gradients, mesh)
+placed = meshes.place(gradients, shardings)
+assert len(placed["w"].sharding.device_set) == 8 and placed["w"].addressable_shards[0].data.size == 16 * 24 / 4
+clipped = jax.jit(lambda g: clip_norm(g, 0.5), out_shardings=shardings)(placed)
+norm = np.sqrt(sum(np.sum(np.square(g, dtype=np.float64)) for g in gradients.values()))
+for name, value in gradients.items():
+    np.testing.assert_allclose(clipped[name], value * 0.5 / norm, rtol=1e-5)
+"""
+
+
+@pytest.mark.slow
+def test_the_norm_is_that_of_all_shards(eight_devices):
+    eight_devices(ON_8_DEVICES)
