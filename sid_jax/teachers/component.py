@@ -1,6 +1,7 @@
 """One network of a teacher: what its config says, its graph, and its parameters, in files or in memory."""
 
 import dataclasses
+import functools
 import hashlib
 import math
 from collections.abc import Callable, Iterator, Mapping
@@ -156,7 +157,7 @@ class Component:
             with user_errors_from(self.where or self.class_name):
                 config = NETWORK_TYPES[self.class_name].config.from_dict(config_json)
             return dataclasses.replace(self, config_json=config_json, config=config).rebuild(**options)
-        graphdef, *_ = _split(_abstract_module(self.class_name, self.config, options))
+        graphdef, *_ = _abstract(NETWORK_TYPES[self.class_name].module, self.config, tuple(options.items()))
         return dataclasses.replace(self, graphdef=graphdef)
 
     def state_dict(self) -> tuple[dict[str, Stored], Iterator[tuple[str, np.ndarray]]]:
@@ -227,7 +228,7 @@ def build(class_name: str, config_json: dict[str, Any], *, where: str = "config.
         config = NETWORK_TYPES[class_name].config.from_dict(config_json)
         if config.num_layers > _MOST_LAYERS:
             raise ValueError(f"it would have {config.num_layers} layers; more than {_MOST_LAYERS} are not supported")
-        graphdef, params, constants = _split(_abstract_module(class_name, config, options))
+        graphdef, params, constants = _abstract(NETWORK_TYPES[class_name].module, config, tuple(options.items()))
     except (ValueError, OverflowError) as error:
         raise UserError(f"{where}: {str(error)[:500]}") from error
     return Component(class_name, config_json, config, graphdef, params, constants)
@@ -277,11 +278,12 @@ class _OneKey:
         return jax.random.key(0)
 
 
-def _abstract_module(class_name: str, config: Any, options: dict[str, Any]) -> nnx.Module:
-    return nnx.eval_shape(lambda: NETWORK_TYPES[class_name].module(config, rngs=_OneKey(), **options))
-
-
-def _split(module: nnx.Module) -> tuple[nnx.GraphDef[Any], nnx.State, nnx.State]:
+@functools.lru_cache(maxsize=32)
+def _abstract(
+    module_type: Callable[..., nnx.Module], config: Any, options: tuple[tuple[str, Any], ...]
+) -> tuple[nnx.GraphDef[Any], nnx.State, nnx.State]:
+    """Graph, parameters and constants of a network, without values. A start asks for each network several times."""
+    module = nnx.eval_shape(lambda: module_type(config, rngs=_OneKey(), **dict(options)))
     graphdef, *states = nnx.split(module, nnx.Not(Constant), Constant)
     params, constants = states
     return graphdef, params, constants
