@@ -1,5 +1,7 @@
 """A tiny pipeline with random weights, on disk, for the tests of the commands; compiled programs are shared."""
 
+import fcntl
+import gc
 import os
 import subprocess
 import sys
@@ -19,6 +21,7 @@ import jax
 import pytest
 import torchvision_beside_cpu_torch
 from hypothesis import configuration
+from jax._src import compilation_cache as programs
 
 from sid_jax import train
 from sid_jax.digits.tiny import write_tiny
@@ -35,24 +38,67 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: len(item.path.parts))
 
 
-@pytest.fixture(scope="session", autouse=True)
-def compilation_cache(tmp_path_factory):
-    """Programs that several tests compile are compiled once in a session, and nothing is left behind."""
+def pytest_collection_finish():
+    """Tracing makes objects by the million, and few circles among them: Python need not look for circles so often."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 10, 10)
+
+
+@pytest.fixture(scope="session")
+def common(tmp_path_factory):
+    """The folder of the session, which its workers have in common."""
     root = tmp_path_factory.getbasetemp()
-    # Of several workers each has a folder of its own in the session's; the programs are for all of them.
-    root = root.parent if "PYTEST_XDIST_WORKER" in os.environ else root
-    jax.config.update("jax_compilation_cache_dir", str(root / "compiled"))
+    return root.parent if "PYTEST_XDIST_WORKER" in os.environ else root
+
+
+@pytest.fixture(scope="session")
+def once(common):
+    """Has a folder made by the worker that asks for it first, and gives it to all."""
+
+    def folder(name, make):
+        with (common / f"{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not (common / f"{name}.made").exists():
+                (common / name).mkdir()
+                make(common / name)
+                (common / f"{name}.made").touch()
+        return common / name
+
+    return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compilation_cache(common):
+    """Programs that several tests compile are compiled once in a session, and nothing is left behind."""
+    jax.config.update("jax_compilation_cache_dir", str(common / "compiled"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
-    yield
+    kept, read, write = {}, programs.get_executable_and_time, programs.put_executable_and_time
+
+    def get(key, *rest):
+        """As JAX reads a program of the folder, which takes seconds, but for those that this process has already."""
+        if key not in kept:
+            found = read(key, *rest)
+            if found[0] is None:
+                return found
+            kept[key] = found
+        return kept[key]
+
+    def put(key, name, executable, backend, seconds):
+        kept[key] = executable, seconds
+        write(key, name, executable, backend, seconds)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(programs, "get_executable_and_time", get)
+        patched.setattr(programs, "put_executable_and_time", put)
+        yield
     jax.config.update("jax_compilation_cache_dir", None)
 
 
 @pytest.fixture(scope="session")
-def tiny(tmp_path_factory):
-    """A folder with `teacher` (a pipeline of 32x32 pictures), `metric` and `prompts.txt`."""
-    folder = tmp_path_factory.mktemp("tiny")
-    write_tiny(folder)
-    return folder
+def tiny(once):
+    """A folder with `teacher` (a pipeline of 32x32 pictures), `metric` and `prompts.txt`; not to be changed."""
+    return once("tiny", write_tiny)
 
 
 @pytest.fixture(scope="session")
@@ -84,19 +130,26 @@ def tiny_arguments(tiny_overrides, tmp_path):
 
 
 @pytest.fixture(scope="session")
-def finished(tiny_overrides, tmp_path_factory):
+def finished(tiny_overrides, once):
     """The folder of a run that has ended, with its table; not to be changed."""
-    folder = tmp_path_factory.mktemp("finished") / "run"
-    train.main(["--config=configs/digits_1step.py", f"--workdir={folder}", *tiny_overrides])
-    return folder
+
+    def make(folder):
+        train.main(["--config=configs/digits_1step.py", f"--workdir={folder / 'run'}", *tiny_overrides])
+
+    return once("finished", make) / "run"
 
 
 @pytest.fixture(scope="session")
-def pipelines(tmp_path_factory):
+def pipelines(once):
     """Folders of a pipeline of each kind, `sd` and `sdxl`, as PyTorch's diffusers writes them; only to be read."""
-    import torch_pipelines  # here, as PyTorch takes seconds
 
-    return torch_pipelines.save(tmp_path_factory.mktemp("pipelines"))
+    def make(folder):
+        import torch_pipelines  # here, as PyTorch takes seconds
+
+        torch_pipelines.save(folder)
+
+    folder = once("pipelines", make)
+    return {kind: folder / kind for kind in ("sd", "sdxl")}
 
 
 @pytest.fixture
