@@ -43,7 +43,8 @@ def test_a_teacher_with_500_times(teacher, tiny_overrides, tmp_path):
     scheduler = json.loads((exported / "scheduler/scheduler_config.json").read_text())
     assert scheduler["num_train_timesteps"] == 500 * 625 // 1000 + 1
     for flag, name in ((f"--run={run}", "a"), (f"--model={exported}", "b")):
-        sample.main([flag, "--prompts=a handwritten three", f"--out={tmp_path / name}"])
+        # As many as the run shows: one program.
+        sample.main([flag, "--prompts=a handwritten three", "--n=4", f"--out={tmp_path / name}"])
     assert (tmp_path / "a/0000.png").read_bytes() == (tmp_path / "b/0000.png").read_bytes()
     assert Image.open(tmp_path / "of_teacher/0000.png").size == (32, 32)
 
