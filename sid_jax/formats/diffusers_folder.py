@@ -15,24 +15,19 @@ from typing import TYPE_CHECKING, Any
 
 from sid_jax.errors import UserError
 from sid_jax.formats.bundle import Bundle
+from sid_jax.formats.clip_tokenizer import TOKENIZER_FILES, read_tokenizer
 from sid_jax.formats.hub import INDEX, locate
 from sid_jax.formats.marker import MARKER, about
 from sid_jax.formats.safetensors_files import WeightFiles, open_weights
 from sid_jax.formats.weight_names import STEMS
-from sid_jax.runtime.storage.impostors import FIRST_BYTES, what_it_is
 from sid_jax.runtime.storage.json_files import read_json
-from sid_jax.runtime.storage.small_files import read_small_bytes
 
 if TYPE_CHECKING:
     from transformers import CLIPTokenizer
 
-_VOCABULARY = ("vocab.json", "merges.txt", "tokenizer.json")
-_SETTINGS = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 _OPTIONAL = ("safety_checker", "feature_extractor", "image_encoder")
-_SHORTEST = 3  # tokens: where a text begins, one word, where it ends
-_NO_LIMIT = 10**30  # what transformers says of the length of a text that has no limit
 _WHOLE = ("model.safetensors", "preprocessor_config.json")  # one of these makes an optional component usable
-_KNOWN = ("config.json", *_VOCABULARY, *_SETTINGS, *_WHOLE)
+_KNOWN = ("config.json", *TOKENIZER_FILES, *_WHOLE)
 
 _log = logging.getLogger(__name__)
 
@@ -84,45 +79,8 @@ class DiffusersFolder(Bundle):
 
     def tokenizer(self, part: str) -> "CLIPTokenizer":
         """CLIP's tokenizer in a subfolder."""
-        from transformers import CLIPTokenizer  # here, as it takes seconds
-
         self.check_class(part, ("CLIPTokenizer", "CLIPTokenizerFast"))
-        folder = self.folder / part
-        files = {file.name for file in folder.glob("*")}
-        # Without its vocabulary transformers would make up a tokenizer of three words.
-        if "tokenizer.json" not in files and not {"vocab.json", "merges.txt"} <= files:
-            raise UserError(f"{folder}: no vocab.json and merges.txt, nor tokenizer.json")
-        try:
-            _check_texts(folder)
-            tokenizer = CLIPTokenizer.from_pretrained(str(folder), local_files_only=True)
-        except Exception as error:  # of any type, from the several parsers behind it
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise UserError(f"{folder}: not the tokenizer of a CLIP text encoder ({reason[:300]})") from error
-        tokenizer.model_max_length = _length(tokenizer.model_max_length, folder)
-        return tokenizer
-
-
-def _check_texts(folder: Path) -> None:
-    """Refuses what the parsers of transformers would wait for, or fill the memory with.
-
-    Raises:
-      UserError: a file is no regular one, too large, or no JSON object where one is needed.
-    """
-    for file in sorted(folder.iterdir()):
-        if file.name == "merges.txt":
-            if known := what_it_is(read_small_bytes(file)[:FIRST_BYTES]):
-                raise UserError(f"{file}: {known}")
-        elif file.name in (*_VOCABULARY, *_SETTINGS):
-            read_json(file)
-        elif file.exists() and not file.is_file() and not file.is_dir():
-            raise UserError(f"{file}: not a regular file")
-
-
-def _length(value: Any, folder: Path) -> int:
-    """The largest number of tokens of a text, from a tokenizer's model_max_length; 1e30 says that there is no limit."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not value >= _SHORTEST or value % 1:
-        raise UserError(f"{folder}: model_max_length is {value!r:.80}; a whole number from {_SHORTEST} on is needed")
-    return int(min(value, _NO_LIMIT))
+        return read_tokenizer(self.folder / part)
 
 
 def copy_files(source: Path, target: Path) -> None:

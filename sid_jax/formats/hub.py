@@ -47,12 +47,12 @@ def locate(source: str, *, weights: Iterable[tuple[str, str]], variant: str = ""
         raise UserError(f"{shown(source)}: no folder can have this name ({error})") from error
     if not _HUB_ID.fullmatch(source):
         raise UserError(f"{shown(source)}: no such folder")
-    found = _fetch(source, revision, patterns([]))
+    found = fetch_patterns(source, revision, patterns([]))
     if not weights:
         return found
-    files = _list(source, revision)
+    files = names_at(source, revision)
     if files is None:  # the hub is out of reach, and what is in the cache must do
-        return _fetch(source, revision, patterns(weights, variant))
+        return fetch_patterns(source, revision, patterns(weights, variant))
     if variant and not has_variant([name.rpartition("/")[2] for name in files], variant):
         raise UserError(f"{source}: it has no weights of the variant {variant!r}")
     wanted: list[str] = []
@@ -60,7 +60,7 @@ def locate(source: str, *, weights: Iterable[tuple[str, str]], variant: str = ""
         names = {name.removeprefix(f"{subfolder}/") for name in files if name.startswith(f"{subfolder}/")}
         _, chosen = choose(names, stem, variant, f"{source}/{subfolder}")
         wanted += patterns([(subfolder, stem)], chosen)
-    return _fetch(source, revision, wanted)
+    return fetch_patterns(source, revision, wanted)
 
 
 def is_hub_id(source: str) -> bool:
@@ -141,7 +141,7 @@ def _not_a_folder(file: Path) -> str:
     return f"{file}: a file, but a folder in the layout of diffusers is needed"
 
 
-def _list(repository: str, revision: str) -> list[str] | None:
+def names_at(repository: str, revision: str) -> list[str] | None:
     """The names of the files of a repository; None where the hub does not say."""
     from huggingface_hub import errors, list_repo_files
 
@@ -151,8 +151,12 @@ def _list(repository: str, revision: str) -> list[str] | None:
         return None
 
 
-def _fetch(repository: str, revision: str, allow: list[str]) -> Path:
-    """A folder with what is asked for of a repository, and with its card, which says the licence."""
+def fetch_patterns(repository: str, revision: str, allow: list[str]) -> Path:
+    """A folder with what glob patterns name of a repository, and with its card, which says the licence.
+
+    Raises:
+      UserError: there is no such repository, or it cannot be had.
+    """
     # Imported here: neither is needed, nor their start-up time spent, where the teacher is a folder.
     from huggingface_hub import snapshot_download
 

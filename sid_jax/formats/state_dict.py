@@ -1,7 +1,8 @@
 """A network's PyTorch state dict to its Flax NNX parameters and back: one rule per type of layer.
 
 The attributes of our modules carry the names that diffusers and transformers use, so the path of a parameter *is* its
-name in the file; only the leaf's name and the order of its axes depend on the framework. Three things that published
+name in the file; only the leaf's name and the order of its axes depend on the framework. A bare parameter, which a
+module of ours holds without a layer (CLIP's class embedding), is in the file as it is here. Three things that published
 files carry besides are understood when reading and never written: the attention names of old autoencoders, text
 encoders without the `text_model.` prefix, and what is no parameter: `position_ids`, and how many batches a batch norm
 has seen.
@@ -9,7 +10,7 @@ has seen.
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -72,11 +73,11 @@ def layout(module: nnx.Module) -> dict[str, Slot]:
     slots = {}
     for key, leaf in nnx.to_flat_state(nnx.state(module)):
         path: ParamPath = tuple(part if isinstance(part, str | int) else str(part) for part in key)
-        if isinstance(leaf, Constant):  # in the file as it is here, under its own name
-            slots[".".join(map(str, path))] = Slot(path, tuple(leaf.shape), tuple(range(len(leaf.shape))))
-            continue
         layer = layers.get(path[:-1])
         rules = next((rules for kind, rules in _RULES.items() if isinstance(layer, kind)), None)
+        if isinstance(leaf, Constant) or (rules is None and _is_ours(layer)):  # in the file as it is, by its own name
+            slots[".".join(map(str, path))] = Slot(path, tuple(leaf.shape), tuple(range(len(leaf.shape))))
+            continue
         rule = rules.get(str(path[-1])) if rules else None
         if rule is None or len(rule[1]) != len(leaf.shape):
             raise TypeError(f"no rule converts parameter {path} of a {type(layer).__name__}")
@@ -84,6 +85,14 @@ def layout(module: nnx.Module) -> dict[str, Slot]:
         shape = tuple(leaf.shape[axis] for axis in axes)
         slots[".".join(map(str, (*path[:-1], name)))] = Slot(path, shape, axes)
     return slots
+
+
+def _is_ours(layer: Any) -> bool:
+    """Whether a module is no layer of Flax, nor made from one: its own parameters are arrays that no layer holds."""
+    if layer is None:
+        return False
+    from_flax = {kind for kind in type(layer).__mro__ if kind.__module__.split(".")[0] == "flax"}
+    return from_flax <= set(nnx.Module.__mro__)
 
 
 def match(

@@ -50,11 +50,13 @@ class _Dict(dict[str, Any]):
     """An OrderedDict, which may be given attributes afterwards; of a state dict's none says anything of a tensor."""
 
 
-def open_torch_file(file: Path) -> PlacedTensors:
+def open_torch_file(file: Path, inside: str = "") -> PlacedTensors:
     """Opens a state dict; no tensor is read.
 
     Args:
       file: of a dict of tensors, or of one of such dicts, whose names then have dots.
+      inside: the entry in which the state dict is, as "state_dict" in a checkpoint; what is beside it is left out,
+        and in the form of old must not have tensors. Empty: the file has nothing else.
 
     Raises:
       UserError: there is no such file, or it is something else; one line with the file, the place and the reason.
@@ -63,12 +65,12 @@ def open_torch_file(file: Path) -> PlacedTensors:
         start = opened.read(FIRST_BYTES)
         if known := what_it_is(start):
             raise Unexpected(f"not a file of torch.save, but {known}")
-        placed = _of_old(opened) if start[2 : len(BEGINS)] == BEGINS[2:] else _of_zip(opened)
+        placed = (_of_old if start[2 : len(BEGINS)] == BEGINS[2:] else _of_zip)(opened, inside)
     stored = {name: Stored(view.size, view.storage.dtype) for name, (view, _) in placed.items()}
     return PlacedTensors(file, stored, placed)
 
 
-def _of_zip(file: BinaryIO) -> dict[str, tuple[View, Values]]:
+def _of_zip(file: BinaryIO, inside: str) -> dict[str, tuple[View, Values]]:
     """The tensors of a zip, and where the values of each one's storage are."""
     entries = _entries(file)
     pickle = next((name for name in entries if name.rpartition("/")[2] == "data.pkl"), None)
@@ -78,14 +80,14 @@ def _of_zip(file: BinaryIO) -> dict[str, tuple[View, Values]]:
     value, end = interpret(file, _STATE_DICT, begin, begin + length)
     if end != begin + length:
         raise Refused(end, "bytes after the end of the pickle")
-    return {name: (view, _values(view, entries, pickle)) for name, view in _views(value)}
+    return {name: (view, _values(view, entries, pickle)) for name, view in _views(_inside(value, inside))}
 
 
-def _of_old(file: BinaryIO) -> dict[str, tuple[View, Values]]:
+def _of_old(file: BinaryIO, inside: str) -> dict[str, tuple[View, Values]]:
     """The tensors of a file in the form of old, and where the values of each one's storage are."""
     size = file.seek(0, 2)
     value, keys, at = read_pickles(file, _STATE_DICT_OF_OLD, 0, size)
-    views = dict(_views(value))
+    views = dict(_views(_inside(value, inside)))
     storages: dict[str, _Storage] = {}
     for view in views.values():
         if storages.setdefault(view.storage.key, view.storage) != view.storage:
@@ -137,6 +139,15 @@ def _views(value: Any) -> Iterator[tuple[str, View]]:
             if not isinstance(view, View) or count > _MOST_TENSORS:
                 raise Unexpected(f"{shown(name)} is {shown(view)}, where a tensor is needed, or there are too many")
             yield f"{name}.{more}" if more else name, view
+
+
+def _inside(value: Any, name: str) -> Any:
+    """The value itself, or its entry of a name."""
+    if not name:
+        return value
+    if not isinstance(value, dict) or name not in value:
+        raise Unexpected(f"it has no entry {name!r}, in which a state dict was expected")
+    return value[name]
 
 
 def _items(value: Any) -> Iterator[tuple[str, Any]]:

@@ -1,10 +1,11 @@
 """CLIP's text encoders (Radford et al. 2021): transformers' CLIPTextModel and CLIPTextModelWithProjection.
 
-The parts of the network are built from its whole configuration, and from the `LayerOptions` of all layers.
+The parts of the network are built from its whole configuration, and from the `LayerOptions` of all layers. The layers
+are those of both towers; that of images is in `clip_vision`.
 """
 
 import dataclasses
-from typing import Any, ClassVar, NamedTuple, Unpack
+from typing import Any, ClassVar, NamedTuple, Protocol, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +16,28 @@ from sid_jax.models.layers.attention import attend
 from sid_jax.models.layers.options import LayerOptions
 
 _LONGEST = 100_000  # tokens; a text is filled up to as many
+
+
+class TowerConfig(Protocol):
+    """What the layers of either tower are built from."""
+
+    @property
+    def hidden_size(self) -> int: ...
+
+    @property
+    def intermediate_size(self) -> int: ...
+
+    @property
+    def num_hidden_layers(self) -> int: ...
+
+    @property
+    def num_attention_heads(self) -> int: ...
+
+    @property
+    def hidden_act(self) -> str: ...
+
+    @property
+    def layer_norm_eps(self) -> float: ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,26 +112,26 @@ class CLIPEmbeddings(nnx.Module):
 
 
 class CLIPAttention(nnx.Module):
-    """Causal multi-head self-attention."""
+    """Multi-head self-attention; causal in the text encoder."""
 
-    def __init__(self, config: CLIPTextConfig, **layer: Unpack[LayerOptions]) -> None:
+    def __init__(self, config: TowerConfig, causal: bool, **layer: Unpack[LayerOptions]) -> None:
         width = config.hidden_size
         self.q_proj = nnx.Linear(width, width, **layer)
         self.k_proj = nnx.Linear(width, width, **layer)
         self.v_proj = nnx.Linear(width, width, **layer)
         self.out_proj = nnx.Linear(width, width, **layer)
-        self.heads = config.num_attention_heads
+        self.heads, self.causal = config.num_attention_heads, causal
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """`[B, L, D]` -> `[B, L, D]`."""
         q, k, v = (f(x).reshape(*x.shape[:2], self.heads, -1) for f in (self.q_proj, self.k_proj, self.v_proj))
-        return self.out_proj(attend(q, k, v, causal=True).reshape(x.shape))
+        return self.out_proj(attend(q, k, v, causal=self.causal).reshape(x.shape))
 
 
 class CLIPMLP(nnx.Module):
     """Two linear layers with CLIP's activation between."""
 
-    def __init__(self, config: CLIPTextConfig, **layer: Unpack[LayerOptions]) -> None:
+    def __init__(self, config: TowerConfig, **layer: Unpack[LayerOptions]) -> None:
         self.fc1 = nnx.Linear(config.hidden_size, config.intermediate_size, **layer)
         self.fc2 = nnx.Linear(config.intermediate_size, config.hidden_size, **layer)
         self.hidden_act = config.hidden_act
@@ -121,9 +144,9 @@ class CLIPMLP(nnx.Module):
 class CLIPEncoderLayer(nnx.Module):
     """Attention and MLP, each on a layer norm and added to its input."""
 
-    def __init__(self, config: CLIPTextConfig, **layer: Unpack[LayerOptions]) -> None:
+    def __init__(self, config: TowerConfig, causal: bool, **layer: Unpack[LayerOptions]) -> None:
         self.layer_norm1 = nnx.LayerNorm(config.hidden_size, epsilon=config.layer_norm_eps, **layer)
-        self.self_attn = CLIPAttention(config, **layer)
+        self.self_attn = CLIPAttention(config, causal, **layer)
         self.layer_norm2 = nnx.LayerNorm(config.hidden_size, epsilon=config.layer_norm_eps, **layer)
         self.mlp = CLIPMLP(config, **layer)
 
@@ -135,10 +158,16 @@ class CLIPEncoderLayer(nnx.Module):
 
 
 class CLIPEncoder(nnx.Module):
-    """The stack of layers."""
+    """The stack of layers.
 
-    def __init__(self, config: CLIPTextConfig, **layer: Unpack[LayerOptions]) -> None:
-        self.layers = nnx.List([CLIPEncoderLayer(config, **layer) for _ in range(config.num_hidden_layers)])
+    Args:
+      config: of the tower.
+      causal: whether a position sees those up to itself only.
+      **layer: see `LayerOptions`.
+    """
+
+    def __init__(self, config: TowerConfig, causal: bool, **layer: Unpack[LayerOptions]) -> None:
+        self.layers = nnx.List([CLIPEncoderLayer(config, causal, **layer) for _ in range(config.num_hidden_layers)])
 
     def __call__(self, x: jax.Array) -> tuple[jax.Array, ...]:
         """`[B, L, D]` -> that, and the output `[B, L, D]` of each layer."""
@@ -153,7 +182,7 @@ class CLIPTextTransformer(nnx.Module):
 
     def __init__(self, config: CLIPTextConfig, **layer: Unpack[LayerOptions]) -> None:
         self.embeddings = CLIPEmbeddings(config, **layer)
-        self.encoder = CLIPEncoder(config, **layer)
+        self.encoder = CLIPEncoder(config, causal=True, **layer)
         self.final_layer_norm = nnx.LayerNorm(config.hidden_size, epsilon=config.layer_norm_eps, **layer)
         self.eos_token_id = config.eos_token_id
 

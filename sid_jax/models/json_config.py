@@ -71,7 +71,14 @@ _CHECKS: dict[Any, Callable[[Any], bool]] = {
 
 
 def _check_types(name: str, field: dataclasses.Field, value: Any) -> Any:
-    """Returns `value` in the type of `field` (lists become tuples); ValueError where JSON holds another type."""
+    """Returns `value` in the type of `field` (lists become tuples, an object the configuration of a part).
+
+    Raises ValueError where JSON holds another type.
+    """
+    if isinstance(field.type, type) and issubclass(field.type, JsonConfig):
+        if not isinstance(value, dict):
+            raise ValueError(f"{name}: field {field.name!r} must be an object, found {value!r:.200}")
+        return field.type.from_dict(value)
     options = [field.type] if field.type in _CHECKS else list(get_args(field.type))
     for option in options:
         if option is type(None):

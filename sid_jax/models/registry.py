@@ -33,6 +33,8 @@ NETWORK_TYPES = {
     "CLIPTextModelWithProjection": NetworkType(
         models.CLIPTextModelWithProjection, models.CLIPTextConfig, _TRANSFORMERS
     ),
+    "CLIPModel": NetworkType(models.CLIPModel, models.CLIPConfig, _TRANSFORMERS),
+    "Dinov2Model": NetworkType(models.Dinov2Model, models.Dinov2Config, _TRANSFORMERS),
     "EDMPrecond": NetworkType(edm.EDMPrecond, edm.EDMPrecondConfig, "model"),
     "VPPrecond": NetworkType(edm.VPPrecond, edm.VPPrecondConfig, "model"),
     "VEPrecond": NetworkType(edm.VEPrecond, edm.VEPrecondConfig, "model"),

@@ -20,6 +20,7 @@ from sid_jax.data.prompts import as_prompt, read_prompt_file, read_prompts
 from sid_jax.data.streams import ConditionStream, Stream
 from sid_jax.errors import UserError
 from sid_jax.formats.fingerprint import digest_of
+from sid_jax.models import CLIPTextConfig
 from sid_jax.size import Resolution
 from sid_jax.teachers.component import Component, WithoutNetworks
 
@@ -101,6 +102,28 @@ class Tokenizer(Protocol):
     def __call__(self, texts: list[str], *, padding: str, truncation: bool, max_length: int) -> Any: ...
 
 
+def token_ids(tokenizer: Tokenizer, texts: list[str], config: CLIPTextConfig, where: str) -> np.ndarray:
+    """Texts as a text encoder reads them: int32 `[B, L]`, longer ones cut and shorter ones padded.
+
+    Args:
+      tokenizer: of the texts.
+      texts: B of them.
+      config: the text encoder's.
+      where: what error messages call it.
+
+    Raises:
+      UserError: the text encoder does not have an id.
+    """
+    length = min(tokenizer.model_max_length, config.max_position_embeddings)
+    encoded = tokenizer(texts, padding="max_length", truncation=True, max_length=length)
+    ids = np.asarray(encoded["input_ids"], np.int32)
+    if ids.max(initial=0) >= config.vocab_size:
+        raise UserError(
+            f"{where}: token {ids.max()} of the tokenizer is beyond the text encoder's {config.vocab_size} words"
+        )
+    return ids
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class PromptConditions:
     """Prompts, which text encoders read in every update.
@@ -163,17 +186,8 @@ class PromptConditions:
         """
         arrays = []
         for tokenizer, component in zip(self.tokenizers, self.text_encoders, strict=True):
-            length = component.config.max_position_embeddings
-            encoded = tokenizer(
-                list(asked), padding="max_length", truncation=True, max_length=min(tokenizer.model_max_length, length)
-            )
-            ids = np.asarray(encoded["input_ids"], np.int32)
-            if ids.max(initial=0) >= component.config.vocab_size:
-                place, size = component.where or component.class_name, component.config.vocab_size
-                raise UserError(
-                    f"{place}: token {ids.max()} of the tokenizer is beyond the text encoder's {size} words"
-                )
-            arrays.append(ids)
+            place = component.where or component.class_name
+            arrays.append(token_ids(tokenizer, list(asked), component.config, place))
         return tuple(arrays)
 
     def empty(self) -> tuple[np.ndarray, ...]:

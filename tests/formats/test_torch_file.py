@@ -67,6 +67,13 @@ def test_a_dict_of_state_dicts(tmp_path):
     assert list(open_torch_file(tmp_path / "a.pth").stored) == ["ema.weight", "ema.bias", "scale"]
 
 
+def test_a_state_dict_in_a_checkpoint(tmp_path):
+    torch.save({"epoch": 3, "name": "a", "state_dict": network()[0].state_dict()}, tmp_path / "a.pt")
+    assert list(open_torch_file(tmp_path / "a.pt", inside="state_dict").stored) == ["weight", "bias"]
+    with pytest.raises(UserError, match=r"a\.pt: it has no entry 'model'"):
+        open_torch_file(tmp_path / "a.pt", inside="model")
+
+
 class Call:
     def __init__(self, function, *arguments):
         self.reduced = (function, arguments)
