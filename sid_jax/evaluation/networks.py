@@ -1,7 +1,6 @@
 """The feature networks that the metrics of a protocol need, opened once, and what they see as instruments."""
 
 import functools
-import importlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,6 +8,7 @@ import jax
 import numpy as np
 
 from sid_jax.evaluation.batch import Batch, Change
+from sid_jax.evaluation.clip_features import ClipScore
 from sid_jax.evaluation.features import InceptionFeatures, open_inception
 from sid_jax.evaluation.loop import Instrument
 from sid_jax.evaluation.protocols import HostTransform, Measure, Protocol
@@ -44,7 +44,7 @@ class FeatureNetworks:
 
     def __init__(self, measures: Sequence[Measure], inception: str, clip: str, mesh: jax.sharding.Mesh):
         self.mesh, self.sha256, self.released = mesh, dict[str, str](), None
-        self._inception, self._clip = dict[str, InceptionFeatures](), dict[str, Any]()
+        self._inception, self._clip = dict[str, InceptionFeatures](), dict[str, ClipScore]()
         variants = dict.fromkeys(each.variant for each in measures if each.network == "inception")
         if variants:
             network = open_inception(inception)
@@ -52,8 +52,7 @@ class FeatureNetworks:
             self._inception = {variant: InceptionFeatures(network, variant, mesh) for variant in variants}
         for each in measures:
             if each.network == "clip":
-                scores = importlib.import_module("sid_jax.evaluation.clip_features")
-                self._clip[each.variant] = scores.ClipScore(clip, each.variant, mesh)
+                self._clip[each.variant] = ClipScore(clip, each.variant, mesh)
 
     def instruments(
         self, protocol: Protocol, measures: Sequence[Measure], references: Mapping[str, Reference], reals: "Reals"

@@ -1,0 +1,74 @@
+"""Images to DINOv2's features, whose Frechet distance is FD-DINOv2 (Stein et al. 2023, dgm-eval; EDM2)."""
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from sid_jax.evaluation.transforms import bicubic
+from sid_jax.evaluation.vision import Feed, normalised, onto
+from sid_jax.formats.network_folder import locate_network, open_network_weights
+from sid_jax.runtime.devices import mesh as meshes
+from sid_jax.runtime.devices.gather import gather_weights
+from sid_jax.teachers import Component, open_component
+
+NETWORK = "facebook/dinov2-large"
+"""ViT-L/14 without registers, `dinov2_vitl14` of torch.hub, in transformers' format: 1.2 GB."""
+SIDE = 224
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+"""Of the channels of ImageNet."""
+
+
+class Dinov2Features:
+    """Class tokens after the last layer norm, in float32, each image on one device of a mesh.
+
+    The whole image becomes 224 x 224 bytes by PIL's bicubic, without a crop.
+
+    Args:
+      place: a folder in transformers' format or a hub id; empty: `NETWORK`.
+      mesh: the devices; all their processes call this.
+      hub_positions: see `Dinov2Model`; published values are of True.
+
+    Raises:
+      UserError: the network can't be had, is damaged, or is another one.
+    """
+
+    def __init__(self, place: str, mesh: jax.sharding.Mesh, hub_positions: bool = True) -> None:
+        folder = locate_network(place or NETWORK)
+        component = open_component(folder, "Dinov2Model", hub_positions=hub_positions)
+        component = dataclasses.replace(component, open_weights=lambda: open_network_weights(folder))
+        self.component = onto(component, mesh)
+        self.width: int = component.config.hidden_size
+        self.feed = Feed(lambda image: bicubic(image, SIDE), mesh)
+        self._program = jax.jit(
+            functools.partial(_features, self.component, mesh), out_shardings=meshes.replicated(mesh)
+        )
+
+    def __call__(self, images: np.ndarray | jax.Array) -> np.ndarray:
+        """Features of a batch, float32 `[B, width]`, the same on every process.
+
+        Args:
+          images: uint8 `[B, H, W, 3]`: on the host, where every process has all of them; or on the devices, split as
+            `mesh.batch_sharding` splits a batch.
+        """
+        return self.measure(self.feed(images))[: len(images)]
+
+    def measure(self, images: jax.Array) -> np.ndarray:
+        """The same of images that `feed` has brought to the devices."""
+        return np.asarray(self._program(self.component.whole, images))
+
+    def lower(self, images: jax.Array) -> jax.stages.Lowered:
+        """The program for images that `feed` has brought to the devices, lowered and not compiled."""
+        return self._program.lower(self.component.whole, images)
+
+
+def _features(component: Component, mesh: jax.sharding.Mesh, params: Any, images: jax.Array) -> jax.Array:
+    """uint8 `[B, 224, 224, 3]` -> `[B, D]`."""
+    with jax.default_matmul_precision("highest"):
+        model: Any = gather_weights(nnx.merge(component.graphdef, params), mesh)
+        features: jax.Array = model(normalised(images.astype(jnp.float32), MEAN, STD))
+        return features
