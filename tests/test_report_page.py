@@ -1,5 +1,6 @@
 """report.html in a browser, without a network: nothing fails, the curves are drawn, and the slider moves the grids."""
 
+import html
 import re
 import shutil
 import subprocess
@@ -11,6 +12,7 @@ from PIL import Image
 
 import sid_jax.report
 from sid_jax.errors import UserError
+from sid_jax.runtime.run.captions import keep
 from sid_jax.runtime.run.report.page import Page
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
@@ -34,7 +36,8 @@ addEventListener("load", async () => {
     slider.value = value;
     slider.dispatchEvent(new Event("input"));
     await image.decode();
-    say(`grid ${document.getElementById("update").textContent}: ${pixelsOf(image, 9, 9)[0] >> 5}`);
+    const texts = [...document.querySelectorAll("#captions li")].map(line => line.textContent);
+    say(`grid ${document.getElementById("update").textContent}: ${pixelsOf(image, 9, 9)[0] >> 5} ${texts}`);
   }
   document.querySelectorAll("#charts .card").forEach(card => {
     say(`chart ${card.querySelector("h3").textContent}: ${inked(card.querySelector("canvas"))}`);
@@ -59,7 +62,9 @@ def page(tmp_path):
         wave = float(np.sin(step / 10))
         made.add_line(step, {"fake_loss": 20 + wave, "generator_loss": wave, "teacher_fake_gap": 1 / step, "n": 1.0})
     for step, grey in ((0, 16), (50, 112), (100, 240)):
-        made.add_grid(step, Image.new("RGB", (200, 100), (grey,) * 3))
+        grid = Image.new("RGB", (200, 100), (grey,) * 3)
+        keep(grid, ["<b>café</b>", "赤い猫"] if step else [])
+        made.add_grid(step, grid)
     Image.new("RGB", (64, 64)).save(tmp_path / "side_by_side.png")
     made.write(ended=True)
     return tmp_path / "report.html"
@@ -77,9 +82,9 @@ def test_a_browser_shows_it_without_a_network(page, tmp_path):
     ]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert "CONSOLE" not in done.stderr, done.stderr
-    title = done.stdout.partition("<title>")[2].partition("</title>")[0]
+    title = html.unescape(done.stdout.partition("<title>")[2].partition("</title>")[0])
     assert title.split("; ") == [
-        "grid update 0: 0", "grid update 100: 7", "grid update 50: 3",
+        "grid update 0: 0 ", "grid update 100: 7 <b>café</b>,赤い猫", "grid update 50: 3 <b>café</b>,赤い猫",
         "chart Signal of convergence: true", "chart Loss of the fake network: true",
         "chart Loss of the generator: true", "logarithmic: true", "others: 1",
     ]  # fmt: skip

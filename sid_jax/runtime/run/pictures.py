@@ -9,8 +9,9 @@ import os
 from collections.abc import Sequence
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
 
+from sid_jax.runtime.run.captions import drawable, in_file, keep
 from sid_jax.runtime.storage.files import write_whole
 
 TILE = 72  # pixels; smaller images are enlarged to at least this
@@ -45,6 +46,7 @@ def image_grid(
         x, y = GAP + index % columns * step_x, GAP + index // columns * step_y
         canvas.paste(Image.fromarray(image), (x, y))
         _write(canvas, (x, y + height), lines, size)
+    keep(canvas, captions or ())
     return canvas
 
 
@@ -70,6 +72,7 @@ def two_grids(
         _write(canvas, (x + GAP, GAP), title, size)
         canvas.paste(grid, (x, top))
         x += grid.width + space
+    keep(canvas, captions or ())
     return canvas
 
 
@@ -114,6 +117,7 @@ def side_by_side(
         for index, image in enumerate(block):
             position = (start + index % columns * (block.shape[2] + GAP), top + index // columns * row_height)
             canvas.paste(Image.fromarray(image), position)
+    keep(canvas, prompts)
     return canvas
 
 
@@ -124,15 +128,17 @@ def enlarge(images: np.ndarray, tile: int = TILE) -> np.ndarray:
 
 
 def save_png(image: Image.Image | np.ndarray, path: os.PathLike | str) -> None:
-    """Writes a PNG file, of which a reader finds the whole or nothing.
+    """Writes a PNG file, of which a reader finds the whole or nothing, with the texts of its images.
 
     Args:
       image: a picture, or a uint8 array `[H, W, 3]`.
       path: local or gs://.
     """
     picture = Image.fromarray(image) if isinstance(image, np.ndarray) else image
-    data = io.BytesIO()
-    picture.save(data, "PNG")
+    data, texts = io.BytesIO(), PngImagePlugin.PngInfo()
+    for key, text in in_file(picture).items():
+        texts.add_itxt(key, text)
+    picture.save(data, "PNG", pnginfo=texts)
     write_whole(path, data.getvalue())
 
 
@@ -149,7 +155,7 @@ def _line(size: int) -> int:
 def _wrap(text: str, width: int, most: int | None = None, size: int = TEXT) -> list[str]:
     """The text in lines of at most `width` pixels, at most `most` lines; a word that is wider than a line is broken."""
     lines = [""]
-    for word in text.split():
+    for word in drawable(text).split():
         if most is not None and len(lines) > most + 1:  # the first may be empty
             break
         joined = f"{lines[-1]} {word}".lstrip()

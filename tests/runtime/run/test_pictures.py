@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sid_jax.runtime.run import pictures
+from sid_jax.runtime.run import captions, pictures
 from sid_jax.runtime.run.pictures import GAP, LINE, enlarge, image_grid, save_png, side_by_side, two_grids
 
 
@@ -62,6 +62,28 @@ def test_a_long_caption_is_cut_and_larger_below_larger_images():
 def test_a_caption_that_is_cut_says_so():
     lines = pictures._wrap("w" * 50 + " and more", 64, 2)
     assert len(lines) == 2 and lines[1].endswith("…")
+
+
+def test_letters_that_the_font_lacks_are_written_as_in_python():
+    assert captions.drawable("“a” cat…\tfl") == "“a” cat…\tfl"
+    assert captions.drawable("café 赤い猫 \U0001f600") == r"caf\xe9 \u8d64\u3044\u732b \U0001f600"
+    texts = ("赤い猫", r"\u8d64\u3044\u732b", "青い猫")
+    drawn, escaped, other = (np.asarray(image_grid(colours(1), captions=[text], tile=300)) for text in texts)
+    assert (drawn == escaped).all() and (drawn != other).any()
+
+
+def test_the_file_of_a_picture_has_the_texts_whole(tmp_path):
+    texts = ["赤い猫 <b>&", "many words " * 100, ""]
+    whole = (texts[0], f"{texts[1].strip()[: captions.LONGEST]}…", "")
+    for made in (
+        image_grid(colours(3), captions=texts),
+        two_grids((colours(3), colours(3)), ("teacher", "student"), texts),
+        side_by_side(colours(3), colours(3), ("teacher", "student"), texts),
+    ):
+        save_png(made, tmp_path / "a.png")
+        assert captions.kept(made) == captions.kept(Image.open(tmp_path / "a.png")) == whole
+    save_png(image_grid(colours(3)), tmp_path / "a.png")
+    assert captions.kept(Image.open(tmp_path / "a.png")) == ()
 
 
 @pytest.mark.parametrize("captions", [None, ["three", "four"]])

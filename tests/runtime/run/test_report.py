@@ -9,6 +9,7 @@ from etils import epath
 from PIL import Image
 
 from sid_jax.runtime.run.log import RunLog, make_workdir
+from sid_jax.runtime.run.pictures import image_grid, save_png
 from sid_jax.runtime.run.report import grids
 from sid_jax.runtime.run.report.curves import Curves
 from sid_jax.runtime.run.report.grids import MOST_GRIDS, embedded, spread
@@ -143,3 +144,22 @@ def test_a_long_run_has_a_page_of_bounded_size(tmp_path):
     data = data_of((tmp_path / "report.html").read_text())
     assert len(data["steps"]) <= 1000 and len(data["grids"]) == MOST_GRIDS
     assert (tmp_path / "report.html").stat().st_size < 500_000
+
+
+def test_the_page_has_the_texts_of_the_images(tmp_path):
+    """Of each grid its own: what is shown may change between two starts. A run's prompts are no HTML."""
+    log = RunLog(tmp_path, SETTINGS, 0, CHANGES)
+    for step, texts in enumerate((["赤い猫", "a </script> cat"], ["赤い猫", "a </script> cat"], ["a dog"], None)):
+        count = len(texts or "12")
+        log.picture(step, "student", image_grid(np.zeros((count, 8, 8, 3), np.uint8), captions=texts))
+    log.flush()
+    written = page_of(tmp_path)
+    data = data_of(written)
+    assert data["captions"] == [["赤い猫", "a </script> cat"], ["a dog"], []] and data["captions_of"] == [0, 0, 1, 2]
+    assert "a </script> cat" not in written
+    beside = image_grid(np.zeros((1, 8, 8, 3), np.uint8), captions=["café <i>"])
+    save_png(beside, tmp_path / "side_by_side.png")
+    page = Page(epath.Path(tmp_path), SETTINGS, CHANGES)
+    page.load()
+    page.write(ended=True)
+    assert data_of(page_of(tmp_path)) == data and "<ol><li>café &lt;i&gt;</li></ol>" in page_of(tmp_path)

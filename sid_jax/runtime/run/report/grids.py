@@ -6,6 +6,8 @@ from collections.abc import Collection
 
 from PIL import Image
 
+from sid_jax.runtime.run.captions import kept
+
 MOST_GRIDS = 24
 _SIDES = (1024, 768, 512, 384)  # pixels, of the longer side
 _MOST_BYTES = 180_000  # of a grid
@@ -16,16 +18,23 @@ class Grids:
 
     def __init__(self) -> None:
         self._encoded: dict[int, str] = {}
+        self._captions: dict[int, tuple[str, ...]] = {}
 
     def add(self, step: int, image: Image.Image) -> None:
         """Adds the grid of an update."""
-        self._encoded[step] = embedded(image)
-        kept = spread(self._encoded, MOST_GRIDS)
-        self._encoded = {step: self._encoded[step] for step in kept}
+        self._encoded[step], self._captions[step] = embedded(image), kept(image)
+        steps = spread(self._encoded, MOST_GRIDS)
+        self._encoded = {step: self._encoded[step] for step in steps}
 
     def items(self) -> list[tuple[int, str]]:
         """Update and address of each grid, in order."""
         return list(self._encoded.items())
+
+    def captions(self) -> tuple[list[tuple[str, ...]], list[int]]:
+        """The texts of the grids, each list of them once; and which of those each grid has."""
+        of_each = [self._captions[step] for step in self._encoded]
+        different = list(dict.fromkeys(of_each))
+        return different, [different.index(each) for each in of_each]
 
 
 def spread(steps: Collection[int], most: int) -> list[int]:

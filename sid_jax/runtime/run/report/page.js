@@ -59,11 +59,19 @@
   const slider = document.getElementById("slider");
   if (slider) {
     const image = document.getElementById("grid"), label = document.getElementById("update");
+    const captions = document.getElementById("captions");
     const show = () => {
       const [step, address] = data.grids[slider.value];
       image.src = address;
       image.alt = `sample grid of update ${step}`;
       label.textContent = `update ${step.toLocaleString()}`;
+      const texts = data.captions[data.captions_of[slider.value]];
+      captions.hidden = !texts.length;
+      captions.lastElementChild.replaceChildren(...texts.map(text => {
+        const line = document.createElement("li");
+        line.textContent = text;
+        return line;
+      }));
     };
     slider.addEventListener("input", show);
     slider.value = data.grids.length - 1;

@@ -22,6 +22,7 @@ from etils import epath
 from PIL import Image
 
 from sid_jax.errors import UserError
+from sid_jax.runtime.run.captions import kept
 from sid_jax.runtime.run.report.charts import arranged
 from sid_jax.runtime.run.report.curves import Curves
 from sid_jax.runtime.run.report.grids import MOST_GRIDS, Grids, embedded, spread
@@ -105,6 +106,7 @@ class Page:
     def _text(self, ended: bool) -> str:
         charts, others, labels = arranged(self._curves.names)
         grids = self._grids.items()
+        captions, captions_of = self._grids.captions()
         data = {
             "charts": charts,
             "others": others,
@@ -112,6 +114,8 @@ class Page:
             "steps": self._curves.steps,
             "values": {name: self._curves.of(name) for name in self._curves.names},
             "grids": grids,
+            "captions": captions,
+            "captions_of": captions_of,
         }
         parts = {
             "title": html.escape(self.workdir.name),
@@ -132,19 +136,25 @@ class Page:
         picture, table = self.workdir / PICTURE, self.workdir / TABLE
         found = []
         if picture.exists():
-            address = embedded(_open_picture(picture), larger=2)
+            image = _open_picture(picture)
+            address = embedded(image, larger=2)
             found.append(f'<h2>Teacher beside student</h2>\n<img src="{address}" alt="teacher beside student">')
+            if captions := kept(image):
+                lines = "".join(f"<li>{html.escape(each)}</li>" for each in captions)
+                found.append(_CAPTIONS.format(id="", lines=lines))
         if table.exists():
             found.append(_measured(read_json(table)))
         return "\n".join(found)
 
 
-_SLIDER = """\
+_CAPTIONS = "<details{id}><summary>Texts of the images, row by row</summary><ol>{lines}</ol></details>"
+_SLIDER = f"""\
 <h2>Samples of the student</h2>
 <p class="quiet">The same prompts or classes, and the same noise, by the average of the generator.</p>
-<div class="slider"><input type="range" id="slider" min="0" max="{last}" step="1" aria-label="update">
+<div class="slider"><input type="range" id="slider" min="0" max="{{last}}" step="1" aria-label="update">
 <output id="update" for="slider"></output></div>
 <img id="grid" alt="">
+{_CAPTIONS.format(id=' id="captions"', lines="")}
 """
 
 
