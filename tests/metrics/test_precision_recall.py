@@ -42,6 +42,36 @@ def test_distances_are_taken_in_parts():
     assert precision_recall(real, generated).precision == pytest.approx(expected)
 
 
+def test_points_on_the_edges_of_balls_and_points_that_are_there_twice():
+    """What float32 can't tell is told in float64: every point is as far from a ball's middle as the ball's radius."""
+    rng = np.random.default_rng(0)
+    real = (1000 + rng.normal(size=(70, 40))).astype(np.float32)
+    nearest = np.argsort(np.linalg.norm(real[:, None].astype(np.float64) - real, axis=-1), axis=1)[:, 3]
+    assert precision_recall(real, real[nearest]).precision == 1
+    further = real + (1 + 1e-6) * (real[nearest].astype(np.float64) - real)
+    assert precision_recall(real, further) == by_hand_exactly(real, further)
+    assert precision_recall(real, np.repeat(real, 5, axis=0)) == (1, 1)
+    assert precision_recall(np.repeat(real, 4, axis=0), real + 1e-3).precision == 0
+
+
+def by_hand_exactly(real, generated, k=3):
+    real, generated = (np.asarray(each, np.float64) for each in (real, generated))
+
+    def within(points, manifold):
+        radii = np.sort(np.square(manifold[:, None] - manifold).sum(-1), axis=1)[:, k]
+        return np.mean((np.square(points[:, None] - manifold).sum(-1) <= radii).any(1))
+
+    return within(generated, real), within(real, generated)
+
+
+def test_several_tiles_of_columns(monkeypatch):
+    monkeypatch.setattr("sid_jax.metrics.precision_recall._COLUMNS", 64)
+    monkeypatch.setattr("sid_jax.metrics.precision_recall._AGAIN", 1000)
+    rng = np.random.default_rng(0)
+    real, generated = rng.normal(size=(300, 3)), 0.8 * rng.normal(size=(200, 3)) + 0.5
+    assert precision_recall(real, generated) == by_hand_exactly(real, generated)
+
+
 def test_too_few_samples():
     with pytest.raises(ValueError, match="3 samples are too few"):
         precision_recall(np.zeros((9, 2)), np.zeros((3, 2)))
