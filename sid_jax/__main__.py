@@ -12,7 +12,19 @@ import sid_jax
 from sid_jax.runtime.cli.program import as_called
 from sid_jax.runtime.cli.streams import unbreakable_output
 
-COMMANDS = ("train", "sample", "evaluate", "report", "export", "plan", "encode", "dataset", "convert", "pretrain")
+COMMANDS = (
+    "train",
+    "sample",
+    "evaluate",
+    "reference",
+    "report",
+    "export",
+    "plan",
+    "encode",
+    "dataset",
+    "convert",
+    "pretrain",
+)
 """In the order in which a user meets them. Each is a module of this package with a docstring of one line."""
 
 

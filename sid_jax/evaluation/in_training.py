@@ -86,6 +86,7 @@ class ProtocolQuality:
         self._request, self._program, self._asked, self._seed = request, program, asked, config.seed
         settings = config.evaluate
         self._networks = FeatureNetworks(request.measures, settings.inception, settings.clip, program.mesh)
+        self._networks.check_references(request.protocol, request.measures, request.references)
         self._reals = self._networks.real_features(of_pictures(request), request.files)
 
     def __call__(self, params: Any) -> dict[str, float]:

@@ -12,7 +12,7 @@ from sid_jax.evaluation.clip_features import ClipScore
 from sid_jax.evaluation.features import InceptionFeatures, open_inception
 from sid_jax.evaluation.loop import Instrument
 from sid_jax.evaluation.protocols import HostTransform, Measure, Protocol
-from sid_jax.evaluation.references import Reference, pictures_in
+from sid_jax.evaluation.references import Reference, check_made, made_with, pictures_in
 from sid_jax.evaluation.sources import MOST_AT_A_TIME
 from sid_jax.evaluation.statistics import (
     Features,
@@ -57,17 +57,35 @@ class FeatureNetworks:
     def instruments(
         self, protocol: Protocol, measures: Sequence[Measure], references: Mapping[str, Reference], reals: "Reals"
     ) -> list[Instrument]:
-        """What measures images, with nothing added up yet; metrics that need the same features share them."""
+        """What measures images, with nothing added up yet; metrics that need the same features share them.
+
+        Raises:
+          UserError: as of `check_references`.
+        """
+        self.check_references(protocol, measures, references)
         groups: dict[tuple[str, str, bool], list[Measure]] = {}
         for each in measures:
             groups.setdefault((each.network, each.variant, each.transformed), []).append(each)
-        made = []
+        instruments = []
         for (network, variant, transformed), some in groups.items():
             look = self._inception_look(variant) if network == "inception" else self._clip_look(variant)
             change = change_of(protocol.transform) if transformed else None
             statistics = tuple(_statistic(each, references, reals) for each in some)
-            made.append(Instrument(look, statistics, change))
-        return made
+            instruments.append(Instrument(look, statistics, change))
+        return instruments
+
+    def check_references(
+        self, protocol: Protocol, measures: Sequence[Measure], references: Mapping[str, Reference]
+    ) -> None:
+        """Checks that references are of the features that a protocol measures, as far as their files say.
+
+        Raises:
+          UserError: one is of another network's features, or of images that were prepared in another way.
+        """
+        for each in measures:
+            if each.name in references:
+                made = made_with(protocol, each, self.sha256[each.network])
+                check_made(references[each.name], made, f"the reference of {each.name}")
 
     def real_features(self, measures: Sequence[Measure], files: Mapping[str, str]) -> "Reals":
         """Pooled features of the pictures in the files of references that have pictures and no features, by metric."""

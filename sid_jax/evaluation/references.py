@@ -12,6 +12,7 @@ import numpy as np
 
 from sid_jax.errors import UserError
 from sid_jax.evaluation.npz_members import NpzMembers
+from sid_jax.evaluation.protocols import Measure, Protocol
 from sid_jax.formats.opcodes import Allowed, Unexpected, interpret, shown
 from sid_jax.formats.pickled_arrays import NumberType, PickledArray, array_rules, fill, set_order
 from sid_jax.formats.torch_tensors import is_count, refusals
@@ -39,7 +40,7 @@ class Reference:
     Attributes:
       statistics: of their features.
       count: how many images they were; None: the file does not say.
-      about: how they were made (network, transform, source), by name; empty: the file does not say.
+      about: how they were made, by name (see `made_with`); empty: the file does not say.
       features: of some of them, for precision and recall, float32 `[K, D]`; None: there are none.
       pictures: images in the file, which `pictures_in` reads: batches of ADM's have 10,000.
       sha256: of the file.
@@ -123,17 +124,41 @@ def write_reference(
                 stream.write(array.tobytes())
 
 
-def check_about(reference: Reference, expected: Mapping[str, str], path: os.PathLike | str) -> None:
-    """Checks that a file does not say otherwise than is expected. What it does not say is not checked.
+def made_with(protocol: Protocol, measure: Measure, network_sha256: str) -> dict[str, str]:
+    """How the reference of a metric is made, as `about` in its file says it: one that is made otherwise is another one.
+
+    Args:
+      protocol: the metric's.
+      measure: the metric, of Inception's features.
+      network_sha256: of the network's parameters.
+    """
+    transform = protocol.transform if measure.transformed else None
+    return {
+        "network": "Inception-2015",
+        "network_sha256": network_sha256,
+        "input": measure.variant,
+        "transform": f"centre crop ({transform.offset}), Lanczos to {transform.size} px" if transform else "none",
+    }
+
+
+def check_made(reference: Reference, expected: Mapping[str, str], what: str) -> None:
+    """Checks that a reference does not say that it was made otherwise than is expected.
+
+    What a file does not say is not checked.
+
+    Args:
+      reference: as it was read.
+      expected: what `made_with` has.
+      what: begins the message of an error.
 
     Raises:
-      UserError: it does.
+      UserError: it was made otherwise.
     """
     for key, value in expected.items():
         said = reference.about.get(key, value)
         if said != value:
             raise UserError(
-                f"{os.fspath(path)} was made with {key} {shown(said)}, and {shown(value)} is needed: name another file"
+                f"{what} was made with {key} {shown(said)}, and {shown(value)} is needed: name another file"
             )
 
 

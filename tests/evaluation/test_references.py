@@ -11,7 +11,7 @@ import pytest
 
 from sid_jax.errors import UserError
 from sid_jax.evaluation import references
-from sid_jax.evaluation.references import check_about, pictures_in, read_reference, write_reference
+from sid_jax.evaluation.references import check_made, pictures_in, read_reference, write_reference
 from sid_jax.metrics.moments import BlockedMoments
 
 WIDTH = 6
@@ -82,12 +82,12 @@ def test_pytorch_fid_reads_ours(tmp_path, moments):
     assert np.array_equal(mean, expected.mean) and np.array_equal(covariance, expected.covariance)
 
 
-def test_a_file_that_says_otherwise(tmp_path, moments):
+def test_a_reference_that_was_made_otherwise(tmp_path, moments):
     write_reference(tmp_path / "a.npz", moments, ABOUT)
     found = read_reference(tmp_path / "a.npz")
-    check_about(found, {"input": "clean", "network": "what the file does not say"}, "a.npz")
-    with pytest.raises(UserError, match=r"a\.npz was made with input 'clean', and 'tf1' is needed"):
-        check_about(found, {"input": "tf1"}, "a.npz")
+    check_made(found, {"input": "clean", "network": "what the file does not say"}, "it")
+    with pytest.raises(UserError, match="it was made with input 'clean', and 'tf1' is needed"):
+        check_made(found, {"input": "tf1"}, "it")
 
 
 class Trap:

@@ -1,0 +1,169 @@
+"""Statistics of real images: of each place, by a protocol's transform, gone on with, on one device and on several."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+
+from sid_jax import reference
+from sid_jax.errors import UserError
+from sid_jax.evaluation import real_statistics
+from sid_jax.evaluation.features import Inception
+from sid_jax.evaluation.references import read_reference
+from sid_jax.evaluation.saved import SavedMeasurement
+from sid_jax.evaluation.transforms import centre_crop, lanczos
+from sid_jax.runtime.devices import mesh as meshes
+
+COUNT, WIDTH = 45, 6
+RNG = np.random.default_rng(0)
+
+
+class FewNumbers:
+    """In the place of Inception: means of halves of an image, computed on the devices."""
+
+    width = WIDTH
+    calls = None
+    fails_at = None
+
+    def __init__(self, network, variant, mesh):
+        self.variant = variant
+        self._program = jax.jit(few_numbers, out_shardings=meshes.replicated(mesh))
+
+    def __call__(self, images):
+        if self.calls is not None:
+            if len(self.calls) == self.fails_at:
+                raise KeyboardInterrupt
+            self.calls.append(len(images))
+        return np.asarray(self._program(images)), None
+
+
+def few_numbers(images):
+    images = images.astype(jnp.float32) / 255
+    half = images.shape[1] // 2
+    return jnp.concatenate([images[:, :half].mean((1, 2)), jnp.square(images[:, half:]).mean((1, 2))], axis=-1)
+
+
+@pytest.fixture(autouse=True)
+def network(monkeypatch):
+    monkeypatch.setattr(real_statistics, "InceptionFeatures", FewNumbers)
+    monkeypatch.setattr(reference, "open_inception", lambda place: Inception(None, "0" * 64, place, None))
+    monkeypatch.setattr(FewNumbers, "calls", [])
+    monkeypatch.setattr(FewNumbers, "fails_at", None)
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """A folder of photographs of several sizes."""
+    folder = tmp_path_factory.mktemp("photos")
+    for number in range(COUNT):
+        size = (20 + number % 3, 30 - number % 5)
+        Image.fromarray(RNG.integers(0, 256, (*size, 3), np.uint8)).save(folder / f"{number}.png")
+    return folder
+
+
+@pytest.fixture
+def made(tmp_path):
+    """A function from flags to what the command writes, as it is read."""
+
+    def run(*flags, protocol="coco30k-train", out="real.npz"):
+        arguments = [f"--protocol={protocol}", f"--out={tmp_path / out}", "--batch=8", *map(str, flags)]
+        reference.main(arguments)
+        return read_reference(tmp_path / out)
+
+    return run
+
+
+def expected(folder, change):
+    images = [np.asarray(Image.open(folder / f"{number}.png")) for number in range(COUNT)]
+    features = [np.asarray(few_numbers(jnp.asarray(change(image))[None]))[0] for image in images]
+    return np.stack(features).astype(np.float64)
+
+
+def test_statistics_of_a_folder(made, photos, tmp_path, capsys):
+    found = made(f"--images={photos}", "--features=10")
+    features = expected(photos, lambda image: lanczos(centre_crop(image, "floor"), 256))
+    np.testing.assert_allclose(found.statistics.mean, features.mean(0), rtol=1e-6)
+    np.testing.assert_allclose(found.statistics.covariance, np.cov(features.T), rtol=1e-4, atol=1e-9)
+    np.testing.assert_allclose(found.features, features[np.arange(10) * COUNT // 10], rtol=1e-3)
+    assert found.count == COUNT and found.about["input"] == "tf1"
+    assert found.about["transform"] == "centre crop (floor), Lanczos to 256 px"
+    assert [path.name for path in tmp_path.iterdir()] == ["real.npz"]
+    said = capsys.readouterr().out
+    assert "wrote the statistics of 45 images" in said and "the table's reference is of 40,504 images" in said
+
+
+def test_an_interrupted_one_goes_on_to_the_same_bytes(made, photos, tmp_path, monkeypatch):
+    made(f"--images={photos}", "--features=9", out="whole.npz")
+    monkeypatch.setattr(SavedMeasurement, "due", lambda saved: True)
+    FewNumbers.fails_at = 2
+    for _ in range(2):
+        FewNumbers.calls.clear()
+        with pytest.raises(KeyboardInterrupt):
+            made(f"--images={photos}", "--features=9")
+        assert FewNumbers.calls == [8, 8] and not (tmp_path / "real.npz").exists()
+    FewNumbers.calls.clear()
+    FewNumbers.fails_at = None
+    found, whole = made(f"--images={photos}", "--features=9"), read_reference(tmp_path / "whole.npz")
+    assert len(FewNumbers.calls) == 2
+    np.testing.assert_allclose(found.statistics.covariance, whole.statistics.covariance, rtol=1e-9)
+    assert np.array_equal(found.features, whole.features) and found.about == whole.about
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["real.npz", "whole.npz"]
+
+
+def test_patches_of_images_that_differ_in_size(made, photos):
+    """Those that are smaller than a patch are looked at whole, each size alone."""
+    found = made(f"--images={photos}", "--metric=patch_fid", protocol="coco10k-sdxl")
+    features = expected(photos, lambda image: image)
+    np.testing.assert_allclose(found.statistics.covariance, np.cov(features.T), rtol=1e-4, atol=1e-9)
+    assert found.about["input"] == "patch" and found.about["transform"] == "none"
+
+
+@pytest.mark.parametrize(
+    ("flags", "problem"),
+    [
+        (["--protocol=coco"], "--protocol is 'coco': did you mean coco30k?"),
+        (["--protocol=digits"], "protocol digits has no reference of Inception"),
+        (["--metric=clip_g14"], "--metric clip_g14 has no reference: use fid"),
+        (["--features=46"], "--features is 46: use 0 to 45"),
+        (["--batch=0"], "--batch is 0"),
+        (["--out=statistics"], "name a file that ends in .npz"),
+        (["--protocol=cifar10"], "must be of one size"),
+        (["--images=absent"], "--images absent is not a folder"),
+    ],
+)
+def test_wrong_flags(made, photos, flags, problem):
+    with pytest.raises(UserError, match=problem):
+        made(f"--images={photos}", *flags)
+
+
+def test_a_file_that_is_there_and_a_picture_that_is_none(made, photos, tmp_path):
+    (tmp_path / "real.npz").touch()
+    with pytest.raises(UserError, match="is there already"):
+        made(f"--images={photos}")
+    (tmp_path / "pictures").mkdir()
+    for number in range(3):
+        (tmp_path / f"pictures/{number}.png").write_bytes(b"damaged")
+    with pytest.raises(UserError, match=r"0\.png can't be used"):
+        made(f"--images={tmp_path / 'pictures'}", out="other.npz")
+
+
+ON_DEVICES = """
+import sys, jax
+sys.path.insert(0, "tests")
+import test_reference
+from sid_jax import reference
+from sid_jax.evaluation import real_statistics
+real_statistics.InceptionFeatures = test_reference.FewNumbers
+reference.open_inception = lambda place: test_reference.Inception(None, "0" * 64, place, None)
+assert len(jax.devices()) == 8
+reference.main([f"--images={sys.argv[1]}", f"--out={sys.argv[2]}", "--protocol=coco30k-train", "--batch=2"])
+"""
+
+
+def test_on_several_devices(made, photos, tmp_path, eight_devices):
+    eight_devices(ON_DEVICES, photos, tmp_path / "eight.npz")
+    found, alone = read_reference(tmp_path / "eight.npz"), made(f"--images={photos}")
+    assert found.count == COUNT
+    np.testing.assert_allclose(found.statistics.mean, alone.statistics.mean, rtol=1e-6)
+    np.testing.assert_allclose(found.statistics.covariance, alone.statistics.covariance, rtol=1e-4, atol=1e-9)
