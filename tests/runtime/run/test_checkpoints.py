@@ -58,6 +58,13 @@ def state():
     }
 
 
+@pytest.fixture(scope="module", autouse=True)
+def quick_collections():
+    """What is there before these tests is not looked through again after each of them."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture
 def open_checkpoints(tmp_path):
     """Opens the checkpoints of the test's folder, and closes them at the end."""
