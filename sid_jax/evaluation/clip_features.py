@@ -30,7 +30,7 @@ class ClipScore:
       place: where the network is: a folder or a hub id, empty for the variant's own; see `open_clip_model`.
       variant: a name of `VARIANTS`.
       mesh: the devices; all their processes call this.
-      head: of "aesthetic_v2", the file of its head.
+      head: of "aesthetic_v2", the file of its head; empty: see `open_head`.
 
     Raises:
       UserError: the network can't be had, is damaged, or is another one.
@@ -44,7 +44,7 @@ class ClipScore:
             graph, head_params = open_head(head, component.config.projection_dim)
         self.component = onto(component, mesh)
         self.side: int = component.config.vision_config.image_size
-        self.feed = Feed(lambda image: self.variant.on_host(image, self.side), mesh)
+        self.feed = Feed(self.change, mesh)
         self._end = self._prefix = None
         if self._tokenizer is not None:
             self._end = self._tokenizer.eos_token_id
@@ -71,8 +71,12 @@ class ClipScore:
         """
         return self.measure(self.feed(images), prompts)
 
+    def change(self, image: np.ndarray) -> np.ndarray:
+        """What the host does to the bytes of an image, uint8 `[H, W, 3]` -> `[h, w, 3]`; `feed` does it to batches."""
+        return self.variant.on_host(image, self.side)
+
     def measure(self, images: jax.Array, prompts: Sequence[str]) -> np.ndarray:
-        """The same of images that `feed` has brought to the devices; what is beyond the prompts only fills up."""
+        """The same of changed images that are on the devices; what is beyond the prompts only fills up."""
         filled = [*prompts, *[""] * (len(images) - len(prompts))]
         ids = meshes.place(self.tokens(filled), meshes.batch_sharding(self._mesh))
         scores = np.asarray(self._program(self._params, images, ids))[: len(prompts)]

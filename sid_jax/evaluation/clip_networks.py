@@ -14,6 +14,7 @@ from sid_jax.formats.clip_tokenizer import has_tokenizer, read_tokenizer
 from sid_jax.formats.hub import fetch_file
 from sid_jax.formats.network_folder import locate_network, open_network_weights
 from sid_jax.formats.open_clip import OpenClipTensors
+from sid_jax.formats.release import cache_folder
 from sid_jax.formats.safetensors_files import open_weights
 from sid_jax.formats.state_dict import to_params
 from sid_jax.formats.torch_file import open_torch_file
@@ -79,16 +80,15 @@ def open_head(place: str, width: int) -> tuple[AestheticPredictor, nnx.State]:
     """The aesthetic score's head: without memory for its parameters, and these.
 
     Args:
-      place: its file, `.pth` or `.safetensors`.
+      place: its file, `.pth` or `.safetensors`; empty: the published one in the cache (`release.cache_folder`).
       width: of the embeddings.
 
     Raises:
       UserError: there is no such file, or it is of another network.
     """
-    file = Path(place).expanduser()
-    if not place or not file.is_file():
-        missing = f"{file}: no such file" if place else "the head of aesthetic_v2 is not named"
-        raise UserError(f"{missing}; download {_HEAD_AT} and name it")
+    file = Path(place).expanduser() if place else cache_folder() / _HEAD
+    if not file.is_file():
+        raise UserError(f"{file}: no such file, the head of aesthetic_v2; download {_HEAD_AT} and put it there")
     weights: Tensors = open_torch_file(file) if file.suffix in _TORCH else open_weights(file.parent, file.stem)
     module: AestheticPredictor = nnx.eval_shape(lambda: AestheticPredictor(width, rngs=nnx.Rngs(0)))
     params = to_params(

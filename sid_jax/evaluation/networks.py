@@ -7,8 +7,10 @@ from typing import Any
 import jax
 import numpy as np
 
+from sid_jax.errors import UserError
 from sid_jax.evaluation.batch import Batch, Change
 from sid_jax.evaluation.clip_features import ClipScore
+from sid_jax.evaluation.clip_variants import VARIANTS
 from sid_jax.evaluation.features import InceptionFeatures, open_inception
 from sid_jax.evaluation.loop import Instrument
 from sid_jax.evaluation.protocols import HostTransform, Measure, Protocol
@@ -50,9 +52,15 @@ class FeatureNetworks:
             network = open_inception(inception)
             self.sha256["inception"], self.released = network.sha256, network.released
             self._inception = {variant: InceptionFeatures(network, variant, mesh) for variant in variants}
-        for each in measures:
-            if each.network == "clip":
-                self._clip[each.variant] = ClipScore(clip, each.variant, mesh)
+        scores = dict.fromkeys(each.variant for each in measures if each.network == "clip")
+        if clip and len({VARIANTS[variant].network for variant in scores}) > 1:
+            raise UserError(
+                f"{clip}: one place for the networks of {', '.join(scores)}, which are different: leave it out, or "
+                "measure them one at a time"
+            )
+        for variant in scores:
+            score = self._clip[variant] = ClipScore(clip, variant, mesh)
+            self.sha256[variant] = score.component.digest()
 
     def instruments(
         self, protocol: Protocol, measures: Sequence[Measure], references: Mapping[str, Reference], reals: "Reals"
@@ -111,7 +119,7 @@ class FeatureNetworks:
 
         def look(batch: Batch, asked: Sequence[Any] | None) -> Features:
             assert asked is not None, "pictures without captions are refused before"
-            return {"score": score(batch.on_devices(), asked)}
+            return {"score": score.measure(batch.changed(score.change).on_devices(), asked)}
 
         return look
 

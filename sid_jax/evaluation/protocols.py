@@ -58,6 +58,13 @@ class Measure:
         }.get(self.statistic, (self.name,))
 
 
+SCORES = tuple(
+    Measure(name, "clip", name, "mean")
+    for name in ("clip_g14_photo", "clip_g14", "clip_l14", "pickscore", "aesthetic_v2", "hpsv2", "hpsv2.1")
+)
+"""Scores of pictures with prompts: a protocol with prompts can be asked for any of them, by name."""
+
+
 @dataclass(frozen=True)
 class Row:
     """A row of a published table.
@@ -104,12 +111,17 @@ class Protocol:
     rows: tuple[Row, ...] = field(default=(), repr=False)
 
     def measure(self, name: str) -> Measure:
-        """One of its measures. Raises UserError where it has none of that name."""
-        for measure in self.measures:
+        """One of its measures, or of `SCORES` where it has prompts.
+
+        Raises:
+          UserError: there is none of that name.
+        """
+        known = [*self.measures, *(each for each in SCORES if self.asked == "prompts" and each not in self.measures)]
+        for measure in known:
             if measure.name == name:
                 return measure
-        known = ", ".join(measure.name for measure in self.measures)
-        raise UserError(f"metric {name!r}: protocol {self.name} has {known}")
+        names = ", ".join(measure.name for measure in known)
+        raise UserError(f"metric {name!r}: protocol {self.name} has {names}")
 
     def chosen(self, names: str = "") -> tuple[Measure, ...]:
         """Those of its measures that a text names, separated by commas; an empty one: all.

@@ -15,8 +15,11 @@ from torchvision.transforms import functional as resizing
 
 from sid_jax.errors import UserError
 from sid_jax.evaluation import clip_networks
+from sid_jax.evaluation.batch import Batch
 from sid_jax.evaluation.clip_features import MEAN, STD, ClipScore
 from sid_jax.evaluation.clip_variants import VARIANTS
+from sid_jax.evaluation.networks import FeatureNetworks
+from sid_jax.evaluation.protocols import SCORES, protocol_named
 from sid_jax.runtime.devices.mesh import make_mesh
 
 SIDE, WIDTH, START, END = 28, 16, 49406, 49407
@@ -186,11 +189,30 @@ def test_resize_of_the_score_in_training():
     np.testing.assert_allclose(actual, expected.permute(0, 2, 3, 1).numpy(), atol=2e-3)
 
 
-def test_what_can_not_be_had(tmp_path, folder):
+def test_scores_of_a_protocol_with_prompts(folder, opened):
+    """By name, in the loop of all metrics; where each network is can't be said for two of them by one place."""
+    coco = protocol_named("coco30k")
+    assert [each.name for each in coco.chosen("pickscore,hpsv2.1")] == ["pickscore", "hpsv2.1"]
+    assert {each.variant for each in SCORES} == set(VARIANTS)
+    with pytest.raises(UserError, match=r"metric 'hpsv2': protocol cifar10 has fid, is$"):
+        protocol_named("cifar10").chosen("hpsv2")
+    mesh, place = make_mesh(devices=jax.devices()[:1]), str(folder / "clip.pt")
+    with pytest.raises(UserError, match=r"clip\.pt: one place for the networks of hpsv2, clip_l14"):
+        FeatureNetworks(coco.chosen("hpsv2,clip_l14"), "", place, mesh)
+    networks = FeatureNetworks(coco.chosen("hpsv2"), "", place, mesh)
+    assert len(networks.sha256["hpsv2"]) == 64
+    (instrument,) = networks.instruments(coco, coco.chosen("hpsv2"), {}, {})
+    images = pictures(40, 90)
+    found = instrument.look(Batch(0, 2, mesh, host=list(images), size=3), PROMPTS[:2])
+    np.testing.assert_allclose(found["score"], opened("hpsv2")(images, PROMPTS)[:2], atol=1e-4)
+
+
+def test_what_can_not_be_had(tmp_path, folder, monkeypatch):
     mesh = make_mesh(devices=jax.devices()[:1])
+    monkeypatch.setenv("SID_JAX_CACHE", str(tmp_path))
     with pytest.raises(UserError, match=r"^/no/such\.pt: no such file"):
         ClipScore("/no/such.pt", "hpsv2", mesh)
-    with pytest.raises(UserError, match="head of aesthetic_v2 is not named; download https://"):
+    with pytest.raises(UserError, match=r"linearMSE\.pth: no such file, the head of aesthetic_v2; download http"):
         ClipScore(str(folder / "clip.pt"), "aesthetic_v2", mesh)
     (tmp_path / "config.json").write_text('{"model_type": "clip", "vision_config": {"hidden_act": "silu"}}')
     with pytest.raises(UserError, match=r"config\.json: CLIPVisionConfig: field 'hidden_act' is 'silu'"):
@@ -201,6 +223,7 @@ ON_DEVICES = """
 import sys
 import jax, numpy as np
 from sid_jax.evaluation import clip_networks
+from sid_jax.evaluation.batch import Batch
 from sid_jax.evaluation.clip_features import ClipScore
 from sid_jax.runtime.devices import mesh as meshes
 clip_networks.H14 = eval(sys.argv[2])
