@@ -32,7 +32,7 @@ SHAPES = {
     "SD1.5 text": (4096, 77, 8, 40),
 }
 """Positions, positions attended to, heads and head size."""
-IMPLEMENTATIONS = ("xla", "chunked", "cudnn", "splash")
+IMPLEMENTATIONS = ("xla", "chunked", "blocked", "cudnn", "splash")
 
 
 def main(argv=None):

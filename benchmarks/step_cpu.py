@@ -4,14 +4,12 @@ Both have the same networks with random weights, float32, and do the same work: 
 updates and the moving average. They take turns, so that whatever else the machine does falls on both; what counts is
 the ratio of the medians. PyTorch's UNet is diffusers', its network of EDM the tests' own.
 
-  python -m benchmarks.step_cpu --network small
+  python -m benchmarks.step_cpu --network sd_small
   python -m benchmarks.step_cpu --network cifar10 --batch 4 --repeats 5
 """
 
 import dataclasses
-import statistics
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,6 +21,7 @@ import torch
 from diffusers import UNet2DConditionModel
 from flax import nnx
 
+from benchmarks.turns import medians, seconds_by_turns
 from sid_jax import sid
 from sid_jax.digits.networks import SCHEDULER, initialised
 from sid_jax.families.edm_published import PUBLISHED
@@ -74,8 +73,8 @@ def stable_diffusion(fields: dict[str, Any]) -> Case:
 
 
 CASES: dict[str, Callable[[], Case]] = {
-    "small": lambda: stable_diffusion(unet((48, 64), 1, 64, 16, 8)),
-    "mid": lambda: stable_diffusion(unet((128, 256, 256), 2, 256, 32, 32)),
+    "sd_small": lambda: stable_diffusion(unet((48, 64), 1, 64, 16, 8)),
+    "sd_mid": lambda: stable_diffusion(unet((128, 256, 256), 2, 256, 32, 32)),
     "cifar10": lambda: Case(
         "EDMPrecond", PUBLISHED["edm-cifar10-32x32-uncond-vp"], (32, 32, 3), sid.EDM(), sid.LogNormalKarras(), 2.5
     ),
@@ -87,24 +86,17 @@ CIFAR-10, 11 passes, with its dropout and without augmentation."""
 def main(argv: list[str] | None = None) -> None:
     """The command."""
     parser = command_line.Parser("python -m benchmarks.step_cpu", __doc__)
-    parser.add_argument("--network", choices=CASES, default="small", help="what is distilled (default: small)")
+    parser.add_argument("--network", choices=CASES, default="sd_small", help="what is distilled (default: sd_small)")
     parser.add_argument("--batch", type=int, default=4, help="images (default: 4)")
     parser.add_argument("--repeats", type=int, default=5, help="iterations of each (default: 5)")
     arguments = parser.parse_args(argv)
     case = CASES[arguments.network]()
     sides = {"JAX": ours(case, arguments.batch), "PyTorch": theirs(case, arguments.batch)}
-    for iterate in sides.values():
-        iterate()  # compiles, and fills caches
-    seconds: dict[str, list[float]] = {name: [] for name in sides}
-    for _ in range(arguments.repeats):
-        for name, iterate in sides.items():
-            begin = time.perf_counter()
-            iterate()
-            seconds[name].append(time.perf_counter() - begin)
-    medians = {name: statistics.median(each) for name, each in seconds.items()}
+    seconds = seconds_by_turns(sides, arguments.repeats)
+    median = medians(seconds)
     for name, each in seconds.items():
-        print(f"{name:<8} {medians[name]:8.3f} s an iteration, {min(each):.3f} to {max(each):.3f}")
-    print(f"JAX takes {medians['JAX'] / medians['PyTorch']:.2f} times as long")
+        print(f"{name:<8} {median[name]:8.3f} s an iteration, {min(each):.3f} to {max(each):.3f}")
+    print(f"JAX takes {median['JAX'] / median['PyTorch']:.2f} times as long")
 
 
 def ours(case: Case, batch: int) -> Callable[[], None]:

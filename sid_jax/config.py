@@ -127,12 +127,14 @@ COMMON = (
             ),
             "attention.implementation": Setting(
                 "auto",
-                "auto: by device; xla: plain; chunked: plain, a part at a time; cudnn: GPU flash; splash: TPU flash",
+                "auto: by device and shape; xla: plain; chunked: plain, a part at a time; blocked: parts that fit a "
+                "CPU's cache; cudnn: GPU flash; splash: TPU flash",
                 ATTENTION,
             ),
             "attention.long": Setting(
                 1024,
-                "fewer positions than these, such as the text's 77 tokens, are computed by xla",
+                "fewer positions than these, such as the text's 77 tokens, are computed by xla; auto on a CPU goes by "
+                "the number of logits instead",
                 "[1, 2^31)",
             ),
             "remat": Setting(

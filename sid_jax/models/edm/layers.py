@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-from collections.abc import Callable
 from typing import Unpack
 
 import jax
@@ -13,12 +12,11 @@ from flax import nnx
 from sid_jax.models.edm.config import groups_of
 from sid_jax.models.edm.init import Init
 from sid_jax.models.edm.resample import BOX, Filter, Resample, down, filter_constant, halved, up
-from sid_jax.models.layers import winograd
 from sid_jax.models.layers.attention import attend
 from sid_jax.models.layers.constant import Constant
 from sid_jax.models.layers.execution import Execution, keep_layout
 from sid_jax.models.layers.options import LayerOptions
-from sid_jax.models.layers.resnet import group_norm, pointwise
+from sid_jax.models.layers.resnet import convolution_of, group_norm
 
 
 def linear(
@@ -70,7 +68,7 @@ class Conv2d(nnx.Conv):
             padding=size // 2 + (len(taps) - 1) // 2 * fused,
             kernel_init=init.kernel_init(*fans),
             bias_init=init.bias_init(*fans),
-            conv_general_dilated=_implementation(size, fused, execution),
+            conv_general_dilated=convolution_of(size, None if fused else execution),
             **layer,
         )
         self.change, self.taps = change, taps
@@ -86,13 +84,6 @@ class Conv2d(nnx.Conv):
         x = super().__call__(x)
         # The bias is the same before the filter as after it, as the filter's weights add up to 1.
         return halved(x, self.taps) if self.change == "fused_down" else x
-
-
-def _implementation(size: int, fused: bool, execution: Execution | None) -> Callable[..., jax.Array]:
-    if size == 1:
-        return pointwise
-    on_cpu = execution is not None and execution.platform == "cpu"
-    return winograd.convolution if on_cpu and not fused else jax.lax.conv_general_dilated
 
 
 class PositionalEmbedding(nnx.Module):

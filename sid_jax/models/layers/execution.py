@@ -29,7 +29,7 @@ def _is_product(primitive: Any, *_: Any, **parameters: Any) -> bool:
 
 REMAT = {"none": None, "dots": _is_product, "full": _is_kernel}
 """By name, the operations whose results the forward pass keeps for the backward pass, beside each block's inputs."""
-ATTENTION = ("auto", "xla", "chunked", "cudnn", "splash")
+ATTENTION = ("auto", "xla", "chunked", "blocked", "cudnn", "splash")
 _PLATFORMS = {"cudnn": "gpu", "splash": "tpu"}
 
 
@@ -40,8 +40,10 @@ class Execution:
     Attributes:
       attention: which implementation computes attention over `long_attention` or more positions. "auto" is the fastest
         one that the platform, the type and the shape allow; "xla" is plain, with all logits in memory; "chunked" is
-        plain JAX that holds a chunk of the logits at a time; "cudnn" and "splash" are the flash kernels of GPUs and
-        TPUs. Attention over fewer positions, such as the text's 77 tokens, has few logits, and is always plain.
+        plain JAX that holds a chunk of the logits at a time, and "blocked" one that fits a CPU's cache; "cudnn" and
+        "splash" are the flash kernels of GPUs and TPUs. Attention over fewer positions, such as the text's 77 tokens,
+        has few logits, and is plain. On CPUs "auto" does not ask for a length: it is "blocked" where there are more
+        than a few logits.
       long_attention: positions.
       remat: what the forward pass keeps of a residual or transformer block; the backward pass computes the rest again.
         "none" keeps everything, "dots" the results of linear layers, convolutions and attention kernels, "full" the

@@ -1,17 +1,25 @@
 """Residual convolution blocks and changes of resolution, shared by the UNet and the autoencoder."""
 
+from collections.abc import Callable
 from typing import Any, Unpack
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from sid_jax.models.layers import winograd
 from sid_jax.models.layers.execution import Execution, keep_layout
 from sid_jax.models.layers.options import LayerOptions
 
 
 def conv(
-    in_channels: int, out_channels: int, size: int = 3, *, strides: int = 1, **layer: Unpack[LayerOptions]
+    in_channels: int,
+    out_channels: int,
+    size: int = 3,
+    *,
+    strides: int = 1,
+    execution: Execution | None = None,
+    **layer: Unpack[LayerOptions],
 ) -> nnx.Conv:
     """A `size` x `size` convolution, padded by `size // 2` on every side, as PyTorch's are.
 
@@ -20,6 +28,7 @@ def conv(
       out_channels: C of the output.
       size: of the kernel, odd.
       strides: along both sides.
+      execution: None: XLA's convolution, whatever the platform.
       **layer: see `LayerOptions`.
     """
     return nnx.Conv(
@@ -28,9 +37,17 @@ def conv(
         (size, size),
         strides=strides,
         padding=size // 2,
-        conv_general_dilated=pointwise if size == 1 else jax.lax.conv_general_dilated,
+        conv_general_dilated=convolution_of(size, execution),
         **layer,
     )
+
+
+def convolution_of(size: int, execution: Execution | None) -> Callable[..., jax.Array]:
+    """What computes a layer's `size` x `size` convolution, of which 3x3 ones have a form for CPUs."""
+    if size == 1:
+        return pointwise
+    on_cpu = size == 3 and execution is not None and execution.platform == "cpu"
+    return winograd.convolution if on_cpu else jax.lax.conv_general_dilated
 
 
 def pointwise(x: jax.Array, kernel: jax.Array, *_: Any, **__: Any) -> jax.Array:
@@ -81,11 +98,11 @@ class ResnetBlock2D(nnx.Module):
         **layer: Unpack[LayerOptions],
     ) -> None:
         self.norm1 = group_norm(in_channels, groups, eps, **layer)
-        self.conv1 = conv(in_channels, out_channels, **layer)
+        self.conv1 = conv(in_channels, out_channels, execution=execution, **layer)
         if time_embed_dim is not None:
             self.time_emb_proj = nnx.Linear(time_embed_dim, out_channels, **layer)
         self.norm2 = group_norm(out_channels, groups, eps, **layer)
-        self.conv2 = conv(out_channels, out_channels, **layer)
+        self.conv2 = conv(out_channels, out_channels, execution=execution, **layer)
         if in_channels != out_channels:
             self.conv_shortcut = conv(in_channels, out_channels, 1, **layer)
         self.output_scale_factor = output_scale_factor
@@ -122,7 +139,10 @@ class Downsample2D(nnx.Module):
     ) -> None:
         padding = ((0, 1), (0, 1)) if pad_end_only else 1
         self.execution = execution
-        self.conv = nnx.Conv(channels, channels, (3, 3), strides=2, padding=padding, **layer)
+        implementation = jax.lax.conv_general_dilated if pad_end_only else convolution_of(3, execution)
+        self.conv = nnx.Conv(
+            channels, channels, (3, 3), strides=2, padding=padding, conv_general_dilated=implementation, **layer
+        )
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """`[B, H, W, C]` -> `[B, ceil(H/2), ceil(W/2), C]`; with `pad_end_only`, `[B, floor(H/2), floor(W/2), C]`."""
@@ -140,7 +160,7 @@ class Upsample2D(nnx.Module):
 
     def __init__(self, channels: int, *, execution: Execution | None = None, **layer: Unpack[LayerOptions]) -> None:
         self.execution = execution
-        self.conv = conv(channels, channels, **layer)
+        self.conv = conv(channels, channels, execution=execution, **layer)
 
     def __call__(self, x: jax.Array, size: tuple[int, int] | None = None) -> jax.Array:
         """`[B, H, W, C]` -> `[B, 2 H, 2 W, C]`, or `[B, *size, C]`.

@@ -7,41 +7,55 @@ about what another order of the sum would lose.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from sid_jax.models.layers import shifted
+
 FEWEST_CHANNELS = 64
 """Of input and output: with fewer, the transforms of the images cost more than the products that they save."""
 FEWEST_PIXELS = 1024
 """Of all images together: with fewer, so does the transform of the kernel."""
+SMALLEST_SIDE = 8
+"""In pixels: of smaller images, most tiles are at the border."""
+FEWEST_PRODUCTS = 2**20
+"""For an entry of the kernel's nine, of all pixels and pairs of channels: with fewer, XLA's own gradient is as fast."""
 
 _OF_KERNEL = np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]], np.float32)
 
 Grid = list[list[jax.Array]]
 
 
-def convolution(x: jax.Array, kernel: jax.Array, *options: Any, **more: Any) -> jax.Array:
-    """In place of `jax.lax.conv_general_dilated` in a layer with a 3x3 kernel, stride 1 and padding 1.
+def convolution(
+    x: jax.Array, kernel: jax.Array, window_strides: Sequence[int], padding: Any, **options: Any
+) -> jax.Array:
+    """In place of `jax.lax.conv_general_dilated` in a layer with a 3x3 kernel and padding 1.
 
     Args:
       x: `[B, H, W, C]`.
       kernel: `[3, 3, C, D]`.
-      *options: as the layer gives them.
-      **more: as the layer gives them.
+      window_strides: the same along both sides.
+      padding: as the layer gives it.
+      **options: as the layer gives them.
 
     Returns:
-      `[B, H, W, D]`. Where an axis is odd, there are few channels or pixels, or a type is not float32, it is XLA's
-      convolution.
+      `[B, H, W, D]`, or fewer pixels by the strides. Where there are strides, an axis is odd or small, or there are few
+      channels or pixels, it is the convolution of `shifted`; where there is little to compute, or a type is not
+      float32, XLA's.
     """
-    even = x.shape[1] % 2 == 0 and x.shape[2] % 2 == 0
-    large = min(kernel.shape[2:]) >= FEWEST_CHANNELS and math.prod(x.shape[:3]) >= FEWEST_PIXELS
-    if even and large and x.dtype == kernel.dtype == jnp.float32:
-        return conv3x3(x, kernel)
-    return jax.lax.conv_general_dilated(x, kernel, *options, **more)
+    pixels, stride = math.prod(x.shape[:3]), max(window_strides)
+    if x.dtype == kernel.dtype == jnp.float32:
+        even = x.shape[1] % 2 == 0 and x.shape[2] % 2 == 0
+        large = min(x.shape[1:3]) >= SMALLEST_SIDE and pixels >= FEWEST_PIXELS
+        if even and large and stride == 1 and min(kernel.shape[2:]) >= FEWEST_CHANNELS:
+            return conv3x3(x, kernel)
+        if pixels // stride**2 * math.prod(kernel.shape[2:]) >= FEWEST_PRODUCTS:
+            return shifted.conv3x3(x, kernel, stride)
+    return jax.lax.conv_general_dilated(x, kernel, window_strides, padding, **options)
 
 
 @jax.custom_vjp

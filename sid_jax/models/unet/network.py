@@ -42,7 +42,7 @@ class UNet2DConditionModel(nnx.Module):
         top, last = channels[0], len(channels) - 1
         self.config, self.execution = config, execution
         self.dtype = dtype
-        self.conv_in = conv(config.in_channels, top, **layer)
+        self.conv_in = conv(config.in_channels, top, execution=execution, **layer)
         self.time_embedding = TimestepEmbedding(top, 4 * top, **layer)
         if config.added_embedding is not None:
             self.add_embedding = TimestepEmbedding(config.added_embedding.width, 4 * top, **layer)
@@ -75,7 +75,7 @@ class UNet2DConditionModel(nnx.Module):
                 )
             )
         self.conv_norm_out = group_norm(top, config.norm_num_groups, config.norm_eps, **layer)
-        self.conv_out = conv(top, config.out_channels, **layer)
+        self.conv_out = conv(top, config.out_channels, execution=execution, **layer)
 
     def embed_time(self, t: jax.Array, added_cond_kwargs: dict[str, jax.Array] | None) -> jax.Array:
         """The embedding of the time, and for SDXL of the pooled text and the image's sizes too.

@@ -10,6 +10,7 @@ from jax._src.cudnn import fused_attention_stablehlo
 
 from sid_jax.models import Execution
 from sid_jax.models.layers.attention import attend, choose
+from sid_jax.models.layers.attention.blocked import blocked
 from sid_jax.models.layers.attention.chunked import chunked
 from sid_jax.models.layers.attention.kernels import splash
 from sid_jax.models.layers.attention.plain import plain
@@ -36,14 +37,14 @@ def with_gradients(function, query, key, value, cotangent):
     return out, *pull_back(cotangent)
 
 
-def assert_is_attention(function, *inputs, causal=False):
+def assert_is_attention(function, *inputs, causal=False, tolerance=TOLERANCE):
     expected = functools.partial(with_gradients, functools.partial(formula, causal=causal))
     expected = jax.jit(expected)(*(x.astype(jnp.float32) for x in inputs))
     actual = jax.jit(functools.partial(with_gradients, function))(*inputs)
     for ours, theirs in zip(actual, expected, strict=True):
         assert ours.dtype == inputs[0].dtype
         error = jnp.abs(ours.astype(jnp.float32) - theirs).max() / jnp.abs(theirs).max()
-        assert error <= TOLERANCE[inputs[0].dtype]
+        assert error <= tolerance[inputs[0].dtype]
 
 
 @pytest.mark.parametrize(("causal", "dtype"), [(False, BFLOAT16), (True, FLOAT32)])
@@ -65,6 +66,22 @@ def test_chunked_is_attention(length, key_length, head_size, dtype):
 
 
 @pytest.mark.parametrize(
+    ("length", "key_length", "head_size", "dtype", "logits"),
+    [
+        pytest.param(50, 70, 24, FLOAT32, 70 * 40, id="blocks-of-queries"),
+        pytest.param(60, 256, 24, FLOAT32, 1, id="and-of-keys"),
+        pytest.param(24, 40, 8, BFLOAT16, 2 * 24 * 40, id="two-heads-at-once"),
+        pytest.param(5, 3, 40, FLOAT32, 1, id="fewer-than-a-block", marks=pytest.mark.slow),
+        pytest.param(64, 64, 40, BFLOAT16, 64 * 16, id="half-precision", marks=pytest.mark.slow),
+    ],
+)
+def test_blocked_is_attention(length, key_length, head_size, dtype, logits):
+    inputs = arrays(length, key_length, head_size, dtype)
+    tolerance = {**TOLERANCE, FLOAT32: 2e-6}
+    assert_is_attention(functools.partial(blocked, logits=logits, queries=16), *inputs, tolerance=tolerance)
+
+
+@pytest.mark.parametrize(
     ("length", "head_size", "dtype"),
     [
         (256, 40, FLOAT32),
@@ -77,12 +94,15 @@ def test_splash_is_attention(length, head_size, dtype):
     assert_is_attention(functools.partial(splash, interpret=True), *arrays(length, length, head_size, dtype))
 
 
-def test_chunked_holds_no_more_than_chunks():
-    """The same chunk on four times as many positions: four times the memory, where plain has sixteen times as much."""
+@pytest.mark.parametrize(
+    "implementation", [functools.partial(chunked, chunk=128), functools.partial(blocked, logits=2**14, queries=16)]
+)
+def test_a_part_of_the_logits_is_held(implementation):
+    """The same part on four times as many positions: four times the memory, where plain has sixteen times as much."""
 
     def bytes_of(length):
         inputs = arrays(length, length, 8, FLOAT32, heads=4)
-        function = functools.partial(with_gradients, functools.partial(chunked, chunk=128))
+        function = functools.partial(with_gradients, implementation)
         return jax.jit(function).lower(*inputs).compile().memory_analysis().temp_size_in_bytes
 
     assert bytes_of(2048) <= 4.5 * bytes_of(512)
@@ -108,9 +128,12 @@ LONG, CROSS = (4096, 4096), (4096, 77)
         ("tpu", "auto", LONG, 512, FLOAT32, "chunked"),
         ("tpu", "splash", (64, 64), 160, BFLOAT16, "xla"),
         ("tpu", "xla", LONG, 40, BFLOAT16, "xla"),
-        ("cpu", "auto", LONG, 40, FLOAT32, "chunked"),
-        ("cpu", "auto", (1024, 1024), 40, FLOAT32, "xla"),
+        ("cpu", "auto", LONG, 40, FLOAT32, "blocked"),
+        ("cpu", "auto", (256, 77), 40, FLOAT32, "blocked"),
+        ("cpu", "auto", (16, 16), 40, FLOAT32, "xla"),
+        ("cpu", "xla", LONG, 40, FLOAT32, "xla"),
         ("cpu", "chunked", (1024, 1024), 40, FLOAT32, "chunked"),
+        ("gpu", "blocked", (1024, 1024), 40, FLOAT32, "blocked"),
     ],
 )
 def test_the_choice(platform, asked, lengths, head_size, dtype, expected):
@@ -134,7 +157,10 @@ def test_what_is_asked_for_is_not_replaced(platform, asked, length, head_size, d
 @pytest.mark.parametrize(
     ("options", "problem"),
     [
-        ({"attention": "fast"}, "attention.implementation: 'fast' is not one of auto, xla, chunked, cudnn, splash"),
+        (
+            {"attention": "fast"},
+            "attention.implementation: 'fast' is not one of auto, xla, chunked, blocked, cudnn, splash",
+        ),
         ({"attention": "cudnn", "platform": "tpu"}, "attention.implementation: 'cudnn' is for gpus, not for tpus"),
         ({"attention": "splash", "platform": "cuda"}, "attention.implementation: 'splash' is for tpus, not for gpus"),
         ({"long_attention": 0}, "attention.long: 0 is not"),
@@ -165,6 +191,7 @@ import functools
 import jax, numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from sid_jax.models import Execution
+from sid_jax.models.layers.attention.blocked import blocked
 from sid_jax.models.layers.attention.kernels import splash
 from sid_jax.models.layers.attention.plain import plain
 
@@ -176,14 +203,16 @@ def with_gradients(function, query, key, value):
     out, pull_back = jax.vjp(function, query, key, value)
     return out, *pull_back(cotangent)
 
-kernel = functools.partial(execution.by_device, functools.partial(splash, interpret=True))
 batch = NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
 inputs = [jax.device_put(x, batch) for x in (query, key, value)]
-compiled = jax.jit(functools.partial(with_gradients, kernel)).lower(*inputs).compile()
-assert "all-gather" not in compiled.as_text()
-for ours, theirs in zip(compiled(*inputs), with_gradients(plain, query, key, value)):
-    assert ours.sharding.is_equivalent_to(batch, 4), ours.sharding
-    np.testing.assert_allclose(ours, theirs, atol=1e-5 * np.abs(theirs).max())
+expected = with_gradients(plain, query, key, value)
+for kernel in (functools.partial(splash, interpret=True), functools.partial(blocked, logits=2**13, queries=16)):
+    attention = functools.partial(execution.by_device, kernel)
+    compiled = jax.jit(functools.partial(with_gradients, attention)).lower(*inputs).compile()
+    assert "all-gather" not in compiled.as_text()
+    for ours, theirs in zip(compiled(*inputs), expected):
+        assert ours.sharding.is_equivalent_to(batch, 4), ours.sharding
+        np.testing.assert_allclose(ours, theirs, atol=1e-5 * np.abs(theirs).max())
 
 # Eight devices can't share three samples.
 assert execution.by_device(lambda x: x + 1, query[:3]).shape == (3, 128, 2, 40)

@@ -64,6 +64,19 @@ def test_attention_kernels_do_not_run_again(remat):
     assert program.count("name=splash_mha_fwd") == 1
 
 
+@pytest.mark.parametrize("remat", REMAT)
+def test_blocks_of_logits_are_not_kept(remat):
+    execution = Execution(remat=remat, platform="cpu")
+    layer = nnx.Linear(4, 4, use_bias=False, rngs=nnx.Rngs(0))
+    length = 512  # larger than all that is as long as the input
+
+    def function(x):
+        return jnp.sum(run(execution, lambda layer, x: attend(x, x, layer(x), execution=execution) ** 2, layer, x))
+
+    kept = jax.eval_shape(lambda x: jax.vjp(function, x)[1], jnp.ones((1, length, 1, 4)))
+    assert max(x.size for x in jax.tree.leaves(kept)) == 4 * length
+
+
 @pytest.mark.parametrize(("platform", "barriers"), [("tpu", 1), ("gpu", 0), (None, 0)])
 def test_only_tpus_need_to_keep_the_layout(platform, barriers):
     execution = platform and Execution(platform=platform)

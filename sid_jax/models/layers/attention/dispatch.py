@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from sid_jax.models.layers.attention.blocked import blocked
 from sid_jax.models.layers.attention.chunked import CHUNK, chunked
 from sid_jax.models.layers.attention.kernels import cudnn, cudnn_obstacle, splash, splash_obstacle
 from sid_jax.models.layers.attention.plain import plain
@@ -25,6 +26,7 @@ _KERNELS: dict[str | None, _Kernel] = {
     "tpu": _Kernel("splash", splash_obstacle),
 }
 _LARGE = 4 * CHUNK  # positions from which plain attention's logits cost more than computing them twice
+_SMALL = 2**16  # logits of all heads of all samples, up to which a CPU computes plain attention as fast
 
 
 def attend(
@@ -60,7 +62,7 @@ def attend(
         return plain(query, key, value, causal)
     if chosen == "chunked":
         return chunked(query, key, value)
-    return execution.by_device({"cudnn": cudnn, "splash": splash}[chosen], query, key, value)
+    return execution.by_device({"blocked": blocked, "cudnn": cudnn, "splash": splash}[chosen], query, key, value)
 
 
 def choose(execution: Execution, shape: tuple[int, ...], key_length: int, dtype: jax.typing.DTypeLike) -> str:
@@ -78,7 +80,9 @@ def choose(execution: Execution, shape: tuple[int, ...], key_length: int, dtype:
     Raises:
       ValueError: `execution.attention` names an implementation that can't run this shape or type.
     """
-    length, head_size = shape[1], shape[3]
+    batch, length, heads, head_size = shape
+    if execution.platform == "cpu" and execution.attention == "auto":
+        return "blocked" if batch * heads * length * key_length > _SMALL else "xla"
     if min(length, key_length) < execution.long_attention:
         return "xla"
     kernel = _KERNELS.get(execution.platform)
