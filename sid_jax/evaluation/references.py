@@ -257,4 +257,5 @@ _STATISTICS = Allowed(
     called=array_rules(*_FLOATS, "i8"),
     named=frozenset({"numpy.ndarray"}),
     built={NumberType: set_order, PickledArray: fill},
+    bytearrays=True,
 )

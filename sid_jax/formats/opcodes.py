@@ -29,7 +29,7 @@ _FIXED = {
 """Opcodes that a number follows, and its form."""
 
 _TEXTS = {"SHORT_BINUNICODE": "<B", "BINUNICODE": "<I", "BINUNICODE8": "<Q"}
-_BYTES = {"SHORT_BINBYTES": "<B", "BINBYTES": "<I", "BINBYTES8": "<Q", "BYTEARRAY8": "<Q"}
+_BYTES = {"SHORT_BINBYTES": "<B", "BINBYTES": "<I", "BINBYTES8": "<Q"}
 _STRINGS = {"SHORT_BINSTRING": "<B", "BINSTRING": "<I"}
 """Opcodes that a length follows and then so many bytes, and the form of the length."""
 
@@ -95,6 +95,7 @@ class Allowed:
       persistent: of BINPERSID: the id to what stands for it; None where there are no such ids.
       protocols: of pickle.
       strings: whether there may be strings of Python 2: texts where they are short, and bytes where they are long.
+      bytearrays: whether there may be bytes that can be changed, as arrays of NumPy have in protocol 5.
     """
 
     called: Mapping[str, Rule] = field(default_factory=dict)
@@ -104,6 +105,7 @@ class Allowed:
     persistent: Callable[[Any], Any] | None = None
     protocols: tuple[int, ...] = (3, 4, 5)
     strings: bool = False
+    bytearrays: bool = False
 
 
 def interpret(
@@ -176,6 +178,8 @@ class _Interpreter:
             stack.append(self._text(self._unpack(_TEXTS[name])))
         elif name in _BYTES:
             stack.append(self._payload(self._unpack(_BYTES[name])))
+        elif name == "BYTEARRAY8" and self._allowed.bytearrays:
+            stack.append(self._payload(self._unpack("<Q")))
         elif name in _STRINGS and self._allowed.strings:
             length = self._unpack(_STRINGS[name])
             stack.append(self._payload(length) if length > LONGEST_TEXT else self._read(length).decode("latin-1"))
