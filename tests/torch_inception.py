@@ -29,9 +29,9 @@ def network():
             module.momentum = 1.0
             torch.nn.init.uniform_(module.weight, 0.8, 1.2)
             torch.nn.init.normal_(module.bias, 0, 0.2)
-    with torch.no_grad():
-        found.train()
-        resized(found, pictures(4), 107)
+    found.train()
+    resized(found, pictures(4), 107)
+    found.INPUT_IMAGE_SIZE = 299
     return found.eval()
 
 
@@ -41,9 +41,9 @@ def state_dict():
 
 
 def by_pytorch_fid():
-    """pytorch-fid's network with the same weights: from input in -1..1, `[B, 3, H, W]`, to features by depth."""
+    """pytorch-fid's network with the same weights: from images in 0..1, `[B, 3, H, W]`, to features of four depths."""
     with mock.patch.object(pytorch_fid, "load_state_dict_from_url", lambda *_, **__: state_dict()):
-        found = pytorch_fid.InceptionV3([0, 1, 2, 3], resize_input=False, normalize_input=False)
+        found = pytorch_fid.InceptionV3([0, 1, 2, 3])
     return found.eval()
 
 

@@ -24,6 +24,7 @@ from sid_jax.formats.safetensors_files import open_weights, write_weights
 from sid_jax.formats.state_dict import Stored, from_params, layout, to_params
 from sid_jax.formats.torch_file import open_torch_file
 from sid_jax.models.inception import FEATURES, InceptionV3
+from sid_jax.models.layers.execution import platform_of
 from sid_jax.runtime.devices import mesh as meshes
 from sid_jax.runtime.storage.files import on_disk
 
@@ -46,20 +47,28 @@ class Inception:
     """Parameters of the network.
 
     params: float32, on the host; `nnx.state` of an `InceptionV3`.
-    sha256: of all tensors with their names, so that it is the same whatever kind of file they are in.
     where: the file.
     released: whether it is the published one; None where that can't be told, as of a safetensors file of somebody's.
     """
 
     params: nnx.State
-    sha256: str
     where: str
     released: bool | None
 
+    @functools.cached_property
+    def sha256(self) -> str:
+        """Hexadecimal SHA-256 of all tensors with their names: the same whatever kind of file they are in."""
+        digest = hashlib.sha256()
+        for name, array in sorted(from_params(abstract_inception(), self.params)):
+            digest.update(f"{name} {array.shape}\n".encode())
+            digest.update(np.ascontiguousarray(array, "<f4").data)
+        return digest.hexdigest()
 
-def abstract_inception() -> InceptionV3:
-    """The network without memory for its parameters."""
-    network: InceptionV3 = nnx.eval_shape(lambda: InceptionV3(nnx.Rngs(0)))
+
+@functools.cache
+def abstract_inception(on_cpu: bool = False) -> InceptionV3:
+    """The network without memory for its parameters, in its form for CPUs or in its plain one; not to be changed."""
+    network: InceptionV3 = nnx.eval_shape(lambda: InceptionV3(nnx.Rngs(0), on_cpu))
     return network
 
 
@@ -103,7 +112,8 @@ class InceptionFeatures:
             raise ValueError(f"{variant!r} is not one of {', '.join(VARIANTS)}")
         self._mesh, self.width = mesh, FEATURES
         self._params = meshes.place(network.params, meshes.replicated(mesh))
-        graph = nnx.graphdef(abstract_inception())
+        on_cpu = platform_of(mesh.devices.flat[0].platform) == "cpu"
+        graph = nnx.graphdef(abstract_inception(on_cpu))
         self._program = jax.jit(
             functools.partial(_features, graph, variant),
             in_shardings=(meshes.replicated(mesh), meshes.batch_sharding(mesh)),
@@ -206,20 +216,11 @@ def _read(weights: Tensors, released: bool | None) -> Inception:
         place=lambda path, array: np.ascontiguousarray(array),
         network=_WHAT,
     )
-    return Inception(params, _digest(params), where, released)
+    return Inception(params, where, released)
 
 
 def _finite(weights: Tensors, where: str) -> Iterator[tuple[str, np.ndarray]]:
     for name, array in weights.tensors():
-        if array.dtype.kind != "i" and not is_finite(array):
+        if array.dtype.kind not in "iub" and not is_finite(array):
             raise UserError(f"{where}: tensor {name} has values that are not finite")
         yield name, array
-
-
-def _digest(params: nnx.State) -> str:
-    """Hexadecimal SHA-256 of all tensors, in the order of their names."""
-    digest = hashlib.sha256()
-    for name, array in sorted(from_params(abstract_inception(), params)):
-        digest.update(f"{name} {array.shape}\n".encode())
-        digest.update(np.ascontiguousarray(array, "<f4").data)
-    return digest.hexdigest()

@@ -9,7 +9,6 @@ import functools
 import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -31,7 +30,8 @@ def centre_crop(image: np.ndarray, offset: str = "round") -> np.ndarray:
       offset: where it begins where what is cut off is odd: "round" as torchvision's (half to even), or "floor".
     """
     side = min(image.shape[:2])
-    return _middle(image, side, side, offset)
+    top, left = (_begin(length, side, offset) for length in image.shape[:2])
+    return image[top : top + side, left : left + side]
 
 
 def lanczos(image: np.ndarray, size: int) -> np.ndarray:
@@ -83,9 +83,9 @@ def to_299(images: jax.Array, variant: str) -> jax.Array:
     height, width = images.shape[1:3]
     resized = images
     if width != SIDE:
-        resized = jnp.einsum("jw,bhwc->bhjc", make(width), resized, precision=jax.lax.Precision.HIGHEST)
+        resized = jnp.einsum("jw,bhwc->bhjc", make(width, SIDE), resized, precision=jax.lax.Precision.HIGHEST)
     if height != SIDE:
-        resized = jnp.einsum("ih,bhwc->biwc", make(height), resized, precision=jax.lax.Precision.HIGHEST)
+        resized = jnp.einsum("ih,bhwc->biwc", make(height, SIDE), resized, precision=jax.lax.Precision.HIGHEST)
     if variant == "torch":
         return resized / 127.5 - 1
     if variant == "clean":
@@ -97,13 +97,13 @@ def patch_299(images: jax.Array) -> jax.Array:
     """The middle 299 x 299 pixels of images `[B, H, W, 3]`; where a side is shorter than that, the whole images."""
     if min(images.shape[1:3]) < SIDE:
         return images
-    return _middle(images.transpose(1, 2, 3, 0), SIDE, SIDE, "round").transpose(3, 0, 1, 2)
+    top, left = (_begin(length, SIDE, "round") for length in images.shape[1:3])
+    return images[:, top : top + SIDE, left : left + SIDE]
 
 
-def _middle(image: Any, height: int, width: int, offset: str) -> Any:
-    begin = round if offset == "round" else int
-    top, left = (begin((have - wanted) / 2) for have, wanted in zip(image.shape[:2], (height, width), strict=True))
-    return image[top : top + height, left : left + width]
+def _begin(length: int, wanted: int, offset: str) -> int:
+    """Where the middle `wanted` of `length` pixels begin."""
+    return round((length - wanted) / 2) if offset == "round" else (length - wanted) // 2
 
 
 def _resized(image: np.ndarray, size: int, resampling: Image.Resampling) -> np.ndarray:
@@ -116,36 +116,36 @@ def _threads() -> ThreadPoolExecutor:
 
 
 def _two_taps(positions: np.ndarray, size: int) -> np.ndarray:
-    """The weights `[299, size]` of linear interpolation at positions, which are float32 as their owners have them."""
+    """The weights of linear interpolation at positions, `[positions, size]`; positions are float32 as their owners'."""
     low = positions.astype(np.int64)
     share = positions - low.astype(np.float32)
-    weights = np.zeros((SIDE, size), np.float32)
-    rows = np.arange(SIDE)
+    weights = np.zeros((len(positions), size), np.float32)
+    rows = np.arange(len(positions))
     weights[rows, low] += 1 - share
     weights[rows, np.minimum(low + 1, size - 1)] += share
     return weights
 
 
 @functools.cache
-def _tf1(size: int) -> np.ndarray:
+def _tf1(size: int, side: int) -> np.ndarray:
     """Resampling as `tf.image.resize_bilinear` of TensorFlow 1 has it, without `align_corners`."""
-    return _two_taps(np.arange(SIDE, dtype=np.float32) * np.float32(size / SIDE), size)
+    return _two_taps(np.arange(side, dtype=np.float32) * np.float32(size / side), size)
 
 
 @functools.cache
-def _torch(size: int) -> np.ndarray:
+def _torch(size: int, side: int) -> np.ndarray:
     """Resampling as `torch.nn.functional.interpolate(mode="bilinear", align_corners=False)` has it."""
-    positions = np.float32(size / SIDE) * (np.arange(SIDE, dtype=np.float32) + np.float32(0.5)) - np.float32(0.5)
+    positions = np.float32(size / side) * (np.arange(side, dtype=np.float32) + np.float32(0.5)) - np.float32(0.5)
     return _two_taps(np.maximum(positions, np.float32(0)), size)
 
 
 @functools.cache
-def _clean(size: int) -> np.ndarray:
+def _clean(size: int, side: int) -> np.ndarray:
     """Resampling as PIL's bicubic has it: a = -0.5, and stretched where the image becomes smaller."""
-    scale = size / SIDE
+    scale = size / side
     stretch = max(scale, 1.0)
-    weights = np.zeros((SIDE, size))
-    for i in range(SIDE):
+    weights = np.zeros((side, size))
+    for i in range(side):
         centre = (i + 0.5) * scale
         first, end = max(int(centre - 2 * stretch + 0.5), 0), min(int(centre + 2 * stretch + 0.5), size)
         distance = np.abs((np.arange(first, end) - centre + 0.5) / stretch)
@@ -156,4 +156,4 @@ def _clean(size: int) -> np.ndarray:
     return weights.astype(np.float32)
 
 
-_WEIGHTS: dict[str, Callable[[int], np.ndarray]] = {"tf1": _tf1, "torch": _torch, "clean": _clean}
+_WEIGHTS: dict[str, Callable[[int, int], np.ndarray]] = {"tf1": _tf1, "torch": _torch, "clean": _clean}

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from sid_jax.models.layers import cpu_convolution
 from sid_jax.models.layers.frozen_batch_norm import FrozenBatchNorm
 
 FEATURES, CLASSES = 2048, 1008
@@ -38,6 +39,24 @@ class InceptionOutput(NamedTuple):
     pool: jax.Array
     logits_without_bias: jax.Array
     logits: jax.Array
+
+
+class Block(nnx.Module):
+    """What has pools: in XLA's form, or where `InceptionV3` says so in that which is fastest on CPUs."""
+
+    on_cpu = False
+
+    def max_pool(self, x: jax.Array, strides: int = 2, padding: int = 0) -> jax.Array:
+        """Of 3x3 pixels: `[B, H, W, C]` -> `[B, H', W', C]`."""
+        if self.on_cpu:
+            return cpu_convolution.max_pool(x, strides, padding)
+        return nnx.max_pool(x, (3, 3), (strides, strides), ((padding, padding), (padding, padding)))
+
+    def average_pool(self, x: jax.Array) -> jax.Array:
+        """Of the 3x3 pixels around each one that are within the image: `[B, H, W, C]` -> `[B, H, W, C]`."""
+        if self.on_cpu:
+            return cpu_convolution.average_pool(x)
+        return nnx.avg_pool(x, (3, 3), (1, 1), ((1, 1), (1, 1)), count_include_pad=False)
 
 
 class BasicConv2d(nnx.Module):
@@ -79,7 +98,7 @@ class BasicConv2d(nnx.Module):
         return nnx.relu(self.bn(self.conv(x)))
 
 
-class InceptionA(nnx.Module):
+class InceptionA(Block):
     """The blocks at 35 x 35: `[B, H, W, C]` -> `[B, H, W, 224 + pool]`."""
 
     def __init__(self, channels: int, pool: int, rngs: nnx.Rngs) -> None:
@@ -97,11 +116,11 @@ class InceptionA(nnx.Module):
             self.branch1x1(x),
             self.branch5x5_2(self.branch5x5_1(x)),
             self.branch3x3dbl_3(self.branch3x3dbl_2(self.branch3x3dbl_1(x))),
-            self.branch_pool(_average(x)),
+            self.branch_pool(self.average_pool(x)),
         )
 
 
-class InceptionB(nnx.Module):
+class InceptionB(Block):
     """From 35 x 35 to 17 x 17: `[B, H, W, C]` -> `[B, (H - 1) / 2, (W - 1) / 2, 480 + C]`."""
 
     def __init__(self, channels: int, rngs: nnx.Rngs) -> None:
@@ -113,10 +132,10 @@ class InceptionB(nnx.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """See the class."""
         double = self.branch3x3dbl_3(self.branch3x3dbl_2(self.branch3x3dbl_1(x)))
-        return _beside(self.branch3x3(x), double, _half(x))
+        return _beside(self.branch3x3(x), double, self.max_pool(x))
 
 
-class InceptionC(nnx.Module):
+class InceptionC(Block):
     """The blocks at 17 x 17: `[B, H, W, C]` -> `[B, H, W, 768]`; `inner` channels are within the branches."""
 
     def __init__(self, channels: int, inner: int, rngs: nnx.Rngs) -> None:
@@ -138,11 +157,11 @@ class InceptionC(nnx.Module):
             self.branch1x1(x),
             self.branch7x7_3(self.branch7x7_2(self.branch7x7_1(x))),
             self.branch7x7dbl_5(self.branch7x7dbl_4(double)),
-            self.branch_pool(_average(x)),
+            self.branch_pool(self.average_pool(x)),
         )
 
 
-class InceptionD(nnx.Module):
+class InceptionD(Block):
     """From 17 x 17 to 8 x 8: `[B, H, W, C]` -> `[B, (H - 1) / 2, (W - 1) / 2, 512 + C]`."""
 
     def __init__(self, channels: int, rngs: nnx.Rngs) -> None:
@@ -156,10 +175,10 @@ class InceptionD(nnx.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """See the class."""
         seven = self.branch7x7x3_3(self.branch7x7x3_2(self.branch7x7x3_1(x)))
-        return _beside(self.branch3x3_2(self.branch3x3_1(x)), self.branch7x7x3_4(seven), _half(x))
+        return _beside(self.branch3x3_2(self.branch3x3_1(x)), self.branch7x7x3_4(seven), self.max_pool(x))
 
 
-class InceptionE(nnx.Module):
+class InceptionE(Block):
     """The blocks at 8 x 8: `[B, H, W, C]` -> `[B, H, W, 2048]`.
 
     Args:
@@ -190,19 +209,20 @@ class InceptionE(nnx.Module):
             self.branch3x3_2b(three),
             self.branch3x3dbl_3a(double),
             self.branch3x3dbl_3b(double),
-            self.branch_pool(_maximum(x) if self.takes_maximum else _average(x)),
+            self.branch_pool(self.max_pool(x, 1, 1) if self.takes_maximum else self.average_pool(x)),
         )
 
 
-class InceptionV3(nnx.Module):
+class InceptionV3(Block):
     """The whole network. All products are in float32, whatever the device would use by itself: TF32 and bfloat16 move
     features by more than the spread of a FID.
 
     Args:
       rngs: for initial parameters, which nobody uses but to see their shapes.
+      on_cpu: whether it is to run on CPUs: the same network, in forms that are faster there.
     """
 
-    def __init__(self, rngs: nnx.Rngs) -> None:
+    def __init__(self, rngs: nnx.Rngs, on_cpu: bool = False) -> None:
         self.Conv2d_1a_3x3 = BasicConv2d(3, 32, 3, rngs, strides=2)
         self.Conv2d_2a_3x3 = BasicConv2d(32, 32, 3, rngs)
         self.Conv2d_2b_3x3 = BasicConv2d(32, 64, 3, rngs, padding=1)
@@ -220,6 +240,12 @@ class InceptionV3(nnx.Module):
         self.Mixed_7b = InceptionE(1280, False, rngs)
         self.Mixed_7c = InceptionE(2048, True, rngs)
         self.fc = nnx.Linear(FEATURES, CLASSES, rngs=rngs)
+        if on_cpu:
+            for _, layer in nnx.iter_modules(self):
+                if isinstance(layer, nnx.Conv):
+                    layer.conv_general_dilated = cpu_convolution.convolution
+                elif isinstance(layer, Block):
+                    layer.on_cpu = True
 
     def __call__(self, x: jax.Array) -> InceptionOutput:
         """The features of images.
@@ -229,9 +255,9 @@ class InceptionV3(nnx.Module):
             pixels a side.
         """
         with jax.default_matmul_precision("highest"):
-            x = _half(self.Conv2d_2b_3x3(self.Conv2d_2a_3x3(self.Conv2d_1a_3x3(x))))
+            x = self.max_pool(self.Conv2d_2b_3x3(self.Conv2d_2a_3x3(self.Conv2d_1a_3x3(x))))
             depth_64 = _mean(x)
-            x = _half(self.Conv2d_4a_3x3(self.Conv2d_3b_1x1(x)))
+            x = self.max_pool(self.Conv2d_4a_3x3(self.Conv2d_3b_1x1(x)))
             depth_192 = _mean(x)
             x = self.Mixed_6a(self.Mixed_5d(self.Mixed_5c(self.Mixed_5b(x))))
             x = self.Mixed_6e(self.Mixed_6d(self.Mixed_6c(self.Mixed_6b(x))))
@@ -255,16 +281,3 @@ def _beside(*branches: jax.Array) -> jax.Array:
 
 def _mean(x: jax.Array) -> jax.Array:
     return jnp.mean(x, axis=(1, 2))
-
-
-def _half(x: jax.Array) -> jax.Array:
-    return nnx.max_pool(x, (3, 3), (2, 2))
-
-
-def _maximum(x: jax.Array) -> jax.Array:
-    return nnx.max_pool(x, (3, 3), (1, 1), ((1, 1), (1, 1)))
-
-
-def _average(x: jax.Array) -> jax.Array:
-    """Of 3 x 3 pixels, of those that are within the image."""
-    return nnx.avg_pool(x, (3, 3), (1, 1), ((1, 1), (1, 1)), count_include_pad=False)
