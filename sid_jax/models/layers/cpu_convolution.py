@@ -41,9 +41,8 @@ def convolution(
         return pointwise(x, kernel)
     if steady and (1 in size or math.prod(x.shape[:3]) < _FEWEST_PIXELS):
         return _side_by_side(x, kernel, padding)
-    if (
-        steady and size == (3, 3) and max(map(max, padding)) < 2
-    ):  # XLA takes up to three times as long without the padding
+    if steady and size == (3, 3) and max(map(max, padding)) < 2:
+        # Without the padding XLA takes up to three times as long.
         (top, bottom), (left, right) = padding
         out = jax.lax.conv_general_dilated(x, kernel, strides, [(1, 1), (1, 1)], *options, **more)
         height, width = x.shape[1:3]
