@@ -190,7 +190,8 @@ def _fetched(folder: Path) -> Path:
 
 def _elsewhere() -> str:
     name, address = next(iter(RELEASE.items()))
-    return f"download {address}/{name} and put it into {cache_folder()}, or name the file (evaluate.inception)"
+    named = "or name the file (--inception, config key evaluate.inception)"
+    return f"download {address}/{name} and put it into {cache_folder()}, {named}"
 
 
 def _convert(source: Path, folder: Path) -> Path:
