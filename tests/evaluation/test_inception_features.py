@@ -115,10 +115,8 @@ def test_features_at_every_depth(inception):
         return nnx.merge(graph, params)(transforms.network_input(x, variant))
 
     expected = torch_inception.resized(torch_inception.network(), images)
-    for ours, name in zip(
-        run(inception.params, images.astype(np.float32), "tf1"), torch_inception.FEATURES, strict=True
-    ):
-        check(np.asarray(ours), expected[name])
+    for found, name in zip(run(inception.params, ours, "tf1"), torch_inception.FEATURES, strict=True):
+        check(np.asarray(found), expected[name])
     with torch.no_grad():
         expected = torch_inception.by_pytorch_fid()(torch.from_numpy(images).permute(0, 3, 1, 2) / 255)
     for found, other in zip(run(inception.params, ours, "torch")[:4], expected, strict=True):
