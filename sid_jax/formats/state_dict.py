@@ -20,7 +20,6 @@ from flax import nnx
 from sid_jax.errors import UserError
 from sid_jax.formats.finite import is_finite
 from sid_jax.models.layers.constant import Constant
-from sid_jax.models.layers.frozen_batch_norm import FrozenBatchNorm
 
 ParamPath = tuple[str | int, ...]
 Place = Callable[[ParamPath, np.ndarray], jax.Array | np.ndarray]
@@ -32,7 +31,6 @@ _RULES: dict[type[nnx.Module], dict[str, tuple[str, tuple[int, ...]]]] = {
     nnx.GroupNorm: {"scale": ("weight", (0,)), "bias": ("bias", (0,))},
     nnx.LayerNorm: {"scale": ("weight", (0,)), "bias": ("bias", (0,))},
     nnx.Embed: {"embedding": ("weight", (0, 1))},
-    FrozenBatchNorm: {name: (name, (0,)) for name in ("weight", "bias", "running_mean", "running_var")},
 }
 _OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 _OLD_NAME = re.compile(rf"\.({'|'.join(_OLD_ATTENTION)})\.(weight|bias)$")
