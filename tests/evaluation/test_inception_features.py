@@ -74,11 +74,11 @@ def test_it_is_the_published_network():
 
 
 def test_features_of_images_in_float32(inception, monkeypatch):
-    """At 107 px, where 2x2 pixels are left at the end: the network is convolutional up to the mean.
+    """At 139 px, where 3x3 pixels are left at the end: the network is convolutional up to the mean.
 
     Everything is multiplied in float32: on a TPU the default is bfloat16, on a GPU TF32.
     """
-    side = 107
+    side = 139
     monkeypatch.setattr(transforms, "SIDE", side)
     images = torch_inception.pictures(2, seed=1)
     program = features.InceptionFeatures(inception, "tf1", make_mesh())

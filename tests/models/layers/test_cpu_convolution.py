@@ -40,5 +40,11 @@ def test_pools(shape):
     np.testing.assert_array_equal(cpu_convolution.max_pool(x, 2, 0), nnx.max_pool(x, (3, 3), (2, 2)))
     around = ((1, 1), (1, 1))
     np.testing.assert_array_equal(cpu_convolution.max_pool(x, 1, 1), nnx.max_pool(x, (3, 3), (1, 1), around))
+
+
+@pytest.mark.parametrize("shape", [(2, 7, 8, 3), (1, 2, 1, 2)])
+def test_averages_count_no_padding(shape):
+    x = np.random.default_rng(1).normal(size=shape).astype(np.float32)
+    around = ((1, 1), (1, 1))
     expected = nnx.avg_pool(x, (3, 3), (1, 1), around, count_include_pad=False)
     np.testing.assert_allclose(cpu_convolution.average_pool(x), expected, rtol=0, atol=1e-6)
