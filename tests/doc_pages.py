@@ -67,6 +67,12 @@ NOT_RUN = {
     "README.md: python -m pytest -m slow -n 0": "all slow tests, of which it would be one",
     "docs/edm.md: curl -fLO https://nvlabs-fi-cdn.nvidia.com/edm/pretrained/ed": "downloads a teacher",
     "docs/edm.md: python -m sid_jax.train --config configs/edm_digits_1step.py": "trains for 20 minutes; it is parsed",
+    "docs/evaluate.md: curl -fLO https://nvlabs-fi-cdn.nvidia.com/edm/fid-refs/cifa": (
+        "downloads statistics; its flags are parsed"
+    ),
+    "docs/evaluate.md: python -m sid_jax.reference --protocol coco30k --images val2": "needs COCO; it is parsed",
+    "docs/evaluate.md: python -m sid_jax.evaluate --images pictures --protocol coco": "needs COCO; it is parsed",
+    "docs/evaluate.md: python -m sid_jax.train --config configs/edm_cifar10_uncond_": "trains for days; it is parsed",
     'docs/families.md: NETWORK_TYPES["Toy"] = NetworkType(Toy, ToyConfig, "diffusio': (
         "changes tables for good; tests/toy_family.py does the same for a test"
     ),
