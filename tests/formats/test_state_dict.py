@@ -98,6 +98,25 @@ def test_axes_are_those_of_the_layers(network):
     )
 
 
+class Tower(nnx.Module):
+    """A parameter that no layer holds, as CLIP's class embedding."""
+
+    def __init__(self, rngs):
+        self.class_embedding = nnx.Param(jnp.zeros((4, 2, 3)))
+        self.norm = nnx.LayerNorm(2, rngs=rngs)
+
+
+def test_a_bare_parameter_is_in_the_file_as_it_is_here():
+    tower = nnx.eval_shape(lambda: Tower(nnx.Rngs(0)))
+    shapes = {"class_embedding": (4, 2, 3), "norm.weight": (2,), "norm.bias": (2,)}
+    tensors = {name: np.random.default_rng(0).standard_normal(shape, np.float32) for name, shape in shapes.items()}
+    params = read(tower, tensors)
+    np.testing.assert_array_equal(nnx.to_pure_dict(params)["class_embedding"], tensors["class_embedding"])
+    assert {name: array.tobytes() for name, array in from_params(tower, params)} == {
+        name: array.tobytes() for name, array in tensors.items()
+    }
+
+
 def test_parameters_run_the_network(network):
     tensors = random_tensors()
     module = nnx.merge(nnx.split(network)[0], read(network, tensors))

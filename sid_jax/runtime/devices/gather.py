@@ -39,7 +39,8 @@ def gather_weights(network: nnx.Module, mesh: Mesh | None) -> nnx.Module:
     else:
         return network
     for _, layer in nnx.iter_modules(network):
-        if hasattr(layer, "promote_dtype"):
+        # Of a table of embeddings only the rows that are looked up are needed, and it has no input to promote them to.
+        if hasattr(layer, "promote_dtype") and not isinstance(layer, nnx.Embed):
             layer.promote_dtype = promote
     return network
 
