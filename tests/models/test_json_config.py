@@ -1,5 +1,6 @@
 """Configurations: published ones are read, and every field that we do not implement is an error that names it."""
 
+import copy
 import dataclasses
 import inspect
 
@@ -8,7 +9,14 @@ import pytest
 import transformers
 from diffusers.training_utils import EMAModel
 
-from sid_jax.models import AutoencoderKLConfig, CLIPTextConfig, UNetConfig
+from sid_jax.models import (
+    AutoencoderKLConfig,
+    CLIPConfig,
+    CLIPTextConfig,
+    CLIPVisionConfig,
+    Dinov2Config,
+    UNetConfig,
+)
 
 UNET = {
     "_class_name": "UNet2DConditionModel",
@@ -112,7 +120,64 @@ CLIP = {
     "transformers_version": "4.22.0.dev0",
     "vocab_size": 49408,
 }
-CLASSES = {UNetConfig: UNET, AutoencoderKLConfig: VAE, CLIPTextConfig: CLIP}
+CLIP_VISION = {
+    "attention_dropout": 0.0,
+    "dropout": 0.0,
+    "hidden_act": "gelu",
+    "hidden_size": 1408,
+    "image_size": 224,
+    "initializer_factor": 1.0,
+    "initializer_range": 0.02,
+    "intermediate_size": 6144,
+    "layer_norm_eps": 1e-05,
+    "model_type": "clip_vision_model",
+    "num_attention_heads": 16,
+    "num_hidden_layers": 40,
+    "patch_size": 14,
+    "projection_dim": 1024,
+}
+CLIP_BOTH = {
+    "initializer_factor": 1.0,
+    "logit_scale_init_value": 2.6592,
+    "model_type": "clip",
+    "projection_dim": 1024,
+    "text_config": {"hidden_act": "gelu", "hidden_size": 1024, "model_type": "clip_text_model"},
+    "text_config_dict": None,
+    "vision_config": CLIP_VISION,
+    "vision_config_dict": None,
+}
+DINOV2 = {
+    "apply_layernorm": True,
+    "attention_probs_dropout_prob": 0.0,
+    "drop_path_rate": 0.0,
+    "hidden_act": "gelu",
+    "hidden_dropout_prob": 0.0,
+    "hidden_size": 1024,
+    "image_size": 518,
+    "initializer_range": 0.02,
+    "layer_norm_eps": 1e-06,
+    "layerscale_value": 1.0,
+    "mlp_ratio": 4,
+    "model_type": "dinov2",
+    "num_attention_heads": 16,
+    "num_channels": 3,
+    "num_hidden_layers": 24,
+    "out_features": ["stage24"],
+    "out_indices": [24],
+    "patch_size": 14,
+    "qkv_bias": True,
+    "reshape_hidden_states": True,
+    "stage_names": ["stem", "stage1"],
+    "use_swiglu_ffn": False,
+}
+CLASSES = {
+    UNetConfig: UNET,
+    AutoencoderKLConfig: VAE,
+    CLIPTextConfig: CLIP,
+    CLIPVisionConfig: CLIP_VISION,
+    CLIPConfig: CLIP_BOTH,
+    Dinov2Config: DINOV2,
+}
 
 
 @pytest.mark.parametrize(
@@ -123,6 +188,8 @@ CLASSES = {UNetConfig: UNET, AutoencoderKLConfig: VAE, CLIPTextConfig: CLIP}
         (UNetConfig, UNET_SDXL),
         (AutoencoderKLConfig, VAE),
         (CLIPTextConfig, CLIP),
+        (CLIPVisionConfig, CLIP_VISION),
+        (Dinov2Config, DINOV2),
     ],
 )
 def test_published_configs_are_read(config_class, values):
@@ -143,11 +210,41 @@ def test_defaults_are_diffusers(config_class, theirs):
     assert config_class.from_dict(defaults) == config_class()
 
 
-def test_defaults_are_transformers():
-    assert CLIPTextConfig.from_dict(transformers.CLIPTextConfig().to_diff_dict()) == CLIPTextConfig()
-    written = transformers.CLIPTextConfig().to_dict()
-    for field, value in dataclasses.asdict(CLIPTextConfig()).items():
+@pytest.mark.parametrize(
+    ("config_class", "theirs"),
+    [
+        (CLIPTextConfig, transformers.CLIPTextConfig),
+        (CLIPVisionConfig, transformers.CLIPVisionConfig),
+        (Dinov2Config, transformers.Dinov2Config),
+    ],
+)
+def test_defaults_are_transformers(config_class, theirs):
+    assert config_class.from_dict(theirs().to_diff_dict()) == config_class()
+    written = theirs().to_dict()
+    for field, value in dataclasses.asdict(config_class()).items():
         assert written[field] == value
+
+
+def test_both_towers_of_clip():
+    """What a tower leaves out has its default, also in files of old, which have each tower twice."""
+    assert CLIPConfig.from_dict(transformers.CLIPConfig().to_dict()) == CLIPConfig()
+    both = CLIPConfig.from_dict(CLIP_BOTH)
+    assert both.vision_config == CLIPVisionConfig.from_dict(CLIP_VISION)
+    assert (both.text_config.hidden_size, both.text_config.num_attention_heads) == (1024, 8)
+    text = {"hidden_size": 768, "num_attention_heads": 12}
+    old = {
+        "model_type": "clip", "text_config": {**CLIP, "eos_token_id": 2}, "text_config_dict": text,
+        "vision_config": CLIP_VISION, "vision_config_dict": {"hidden_size": 1024, "num_attention_heads": 16},
+    }  # fmt: skip
+    theirs = transformers.CLIPConfig(**copy.deepcopy(old))  # which changes what it is given
+    ours = CLIPConfig.from_dict(old)
+    for tower in ("text_config", "vision_config"):
+        for field, value in dataclasses.asdict(getattr(ours, tower)).items():
+            assert getattr(getattr(theirs, tower), field) == value
+    with pytest.raises(ValueError, match=r"CLIPConfig: field 'text_config' must be an object, found \[\]"):
+        CLIPConfig.from_dict({**CLIP_BOTH, "text_config": []})
+    with pytest.raises(ValueError, match="CLIPTextConfig: field 'hidden_act' is 'relu'"):
+        CLIPConfig.from_dict({**CLIP_BOTH, "text_config": {"hidden_act": "relu"}})
 
 
 UNSUPPORTED = [
@@ -185,6 +282,17 @@ UNSUPPORTED = [
         "quantization_config": {"load_in_8bit": True}, "pruned_heads": {"0": [1]}, "is_decoder": True,
         "add_cross_attention": True,
     }.items()),
+    *((CLIPVisionConfig, *case) for case in {
+        "model_type": "clip_text_model", "hidden_act": "relu", "unheard_of": 1, "num_attention_heads": 7,
+        "image_size": 10, "patch_size": 0, "num_channels": "3", "layer_norm_eps": -1.0,
+    }.items()),
+    *((CLIPConfig, *case) for case in {
+        "model_type": "siglip", "projection_dim": 0, "vision_config": "none", "unheard_of": 1,
+    }.items()),
+    *((Dinov2Config, *case) for case in {
+        "model_type": "dinov2_with_registers", "hidden_act": "silu", "use_swiglu_ffn": True, "num_attention_heads": 7,
+        "image_size": 10, "mlp_ratio": 0, "layer_norm_eps": -1.0, "qkv_bias": "yes", "unheard_of": 1,
+    }.items()),
 ]  # fmt: skip
 
 
@@ -210,6 +318,9 @@ def test_every_required_field_has_a_case(config_class):
         (UNetConfig, UNET_SDXL, 2 * (1 + 2 + 10)),
         (AutoencoderKLConfig, VAE, 4 * 2),
         (CLIPTextConfig, CLIP, 12),
+        (CLIPVisionConfig, CLIP_VISION, 40),
+        (CLIPConfig, CLIP_BOTH, 12 + 40),
+        (Dinov2Config, DINOV2, 24),
     ],
 )
 def test_the_number_of_layers(config_class, values, layers):
@@ -273,5 +384,7 @@ def test_general_fields_of_transformers_are_left_out():
         "gradient_checkpointing": False, "quantization_config": None,
     }  # fmt: skip
     values = {**dict.fromkeys(names - set(CLIPTextConfig.__dataclass_fields__), None), **older}
+    both = {**CLIP_BOTH, "text_config": {**values, **CLIP}, "vision_config": {**values, **CLIP_VISION}}
+    assert CLIPConfig.from_dict(both).text_config == CLIPTextConfig.from_dict(CLIP)
     for config_class, published in CLASSES.items():
         assert config_class.from_dict({**values, **published}) == config_class.from_dict(published)
