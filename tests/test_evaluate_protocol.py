@@ -151,17 +151,18 @@ with in_place_of_inception():
 
 @pytest.mark.slow
 def test_eight_devices_measure_what_one_does(measure, finished, tiny, reference, eight_devices, tmp_path):
-    one = measure("--samples=40", "--batch=8", f"--dump={tmp_path / 'one'}")
+    """Each device makes as many images at a time, so that they round alike."""
+    one = measure("--samples=64", "--batch=8", f"--dump={tmp_path / 'one'}")
     eight_devices(
         EIGHT, f"--run={finished}", "--protocol=coco30k", "--metrics=fid", f"--reference={reference}",
-        f"--prompts={tiny / 'prompts.txt'}", "--samples=40", "--batch=2", f"--dump={tmp_path / 'eight'}",
+        f"--prompts={tiny / 'prompts.txt'}", "--samples=64", "--batch=8", f"--dump={tmp_path / 'eight'}",
         f"--json={tmp_path / 'eight.json'}",
     )  # fmt: skip
     eight = json.loads((tmp_path / "eight.json").read_text())
-    for key in ("value", "standard_error", "unbiased"):
-        expected = one["rows"]["student"]["fid_40"][key]
-        np.testing.assert_allclose(eight["rows"]["student"]["fid_40"][key], expected, rtol=1e-6)
+    for key, tolerance in (("value", 1e-6), ("standard_error", 1e-4), ("unbiased", 1e-4)):  # two are of differences
+        expected = one["rows"]["student"]["fid_64"][key]
+        np.testing.assert_allclose(eight["rows"]["student"]["fid_64"][key], expected, rtol=tolerance)
     names = sorted(file.name for file in (tmp_path / "one").glob("*.png"))
-    assert len(names) == 40
+    assert len(names) == 64
     for name in names:
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "eight" / name).read_bytes()
