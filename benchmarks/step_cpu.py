@@ -18,7 +18,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import torch
-from diffusers import UNet2DConditionModel
 from flax import nnx
 
 from benchmarks.turns import medians, seconds_by_turns
@@ -32,6 +31,10 @@ from sid_jax.teachers import build
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
 import torch_edm
+import torchvision_beside_cpu_torch
+
+torchvision_beside_cpu_torch.install()
+from diffusers import UNet2DConditionModel  # noqa: E402
 
 
 @dataclasses.dataclass(frozen=True)
