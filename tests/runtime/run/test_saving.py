@@ -157,6 +157,9 @@ def test_the_policy_is_the_configs():
         "checkpoint_minutes": 1.5,
         "max_bad_steps": 3,
         "on_failed_save": "stop",
+        "keep_best": 0,
+        "keep_best_by": "fid_10k",
         "seed": 1,
     }
     assert SavingPolicy.from_config(settings) == SavingPolicy(7, 1.5, 3, "stop")
+    assert SavingPolicy.from_config(settings | {"keep_best": 2}).best_by == "fid_10k"
