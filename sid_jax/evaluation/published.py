@@ -1,6 +1,5 @@
 """Measures generators, or pictures in a folder, by the protocol of a published table."""
 
-import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from sid_jax.evaluation.networks import FeatureNetworks, Reals
 from sid_jax.evaluation.request import Request
 from sid_jax.evaluation.saved import SavedMeasurement, digest_of
 from sid_jax.evaluation.sources import Source
+from sid_jax.formats.fingerprint import digest_of_tensors
 from sid_jax.metrics.moments import Estimate
 from sid_jax.runtime.devices import processes
 
@@ -100,9 +100,5 @@ def key_of_measurement(request: Request, subject: Subject, networks: FeatureNetw
 
 def digest_of_params(params: Any) -> str:
     """Hexadecimal SHA-256 of parameters with their names, which this process' devices have whole."""
-    digest = hashlib.sha256()
-    for path, leaf in jax.tree.leaves_with_path(params):
-        array = np.ascontiguousarray(np.asarray(leaf))
-        digest.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}\n".encode())
-        digest.update(array.data)
-    return digest.hexdigest()
+    leaves = jax.tree.leaves_with_path(params)
+    return digest_of_tensors((jax.tree_util.keystr(path), np.asarray(leaf)) for path, leaf in leaves)

@@ -13,6 +13,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import BinaryIO
 
+import numpy as np
+
 from sid_jax.errors import UserError
 
 _BLOCK = 4096  # bytes
@@ -37,6 +39,16 @@ def digest_of(path: Path) -> bytes:
     """SHA-256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").digest()
+
+
+def digest_of_tensors(tensors: Iterable[tuple[str, np.ndarray]]) -> str:
+    """Hexadecimal SHA-256 of tensors with their names, types and shapes: the same whatever file they are from."""
+    digest = hashlib.sha256()
+    for name, array in tensors:
+        digest.update(f"{name} {array.dtype} {array.shape}\n".encode())
+        # As bytes: bfloat16 is no type that Python's buffers know.
+        digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()
 
 
 def _fingerprint(path: Path) -> bytes:

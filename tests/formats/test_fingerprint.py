@@ -1,11 +1,12 @@
 """Fingerprints of files: what changes them, and what does not."""
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
 from sid_jax.errors import UserError
-from sid_jax.formats.fingerprint import fingerprint
+from sid_jax.formats.fingerprint import digest_of_tensors, fingerprint
 
 
 def tensors(seed):
@@ -65,3 +66,13 @@ def test_what_is_no_safetensors_file_is_read_whole(tmp_path, content):
 def test_a_file_that_is_gone_is_one_line(tmp_path):
     with pytest.raises(UserError, match=r"a\.json: cannot be read"):
         fingerprint([tmp_path / "a.json"])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int32"])
+def test_tensors_of_any_type_and_order_in_memory_are_told_apart(dtype):
+    array = np.arange(6).reshape(2, 3).astype(jnp.dtype(dtype))
+    digest = digest_of_tensors([("a", array)])
+    assert digest_of_tensors([("a", np.asfortranarray(array))]) == digest
+    assert digest_of_tensors([("a", array[0, 0])]) != digest_of_tensors([("a", array[0, 1])])  # of no dimensions
+    others = [("b", array), ("a", array + 1), ("a", array.reshape(3, 2)), ("a", array.astype(jnp.float16))]
+    assert len({digest, *(digest_of_tensors([each]) for each in others)}) == 5
