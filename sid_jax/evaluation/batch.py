@@ -1,23 +1,15 @@
 """A batch of images that is measured, where it is wanted: on the devices, or this process' part of it on the host."""
 
-import functools
-import os
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 
 import jax
 import numpy as np
 
+from sid_jax.evaluation.transforms import threads
 from sid_jax.runtime.devices import mesh as meshes
 
 Change = Callable[[np.ndarray], np.ndarray]
 """What is done to the bytes of one image on the host, uint8 `[H, W, 3]` -> `[h, w, 3]`."""
-
-
-@functools.cache
-def threads() -> ThreadPoolExecutor:
-    """For PIL, which lets others run while it works."""
-    return ThreadPoolExecutor(min(os.cpu_count() or 1, 32), thread_name_prefix="pictures")
 
 
 class Batch:

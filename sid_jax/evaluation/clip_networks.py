@@ -9,19 +9,19 @@ from flax import nnx
 
 from sid_jax.errors import UserError
 from sid_jax.evaluation.clip_variants import Variant
+from sid_jax.evaluation.vision import network_in
 from sid_jax.formats.bundle import Tensors
 from sid_jax.formats.clip_tokenizer import has_tokenizer, read_tokenizer
 from sid_jax.formats.hub import fetch_file
-from sid_jax.formats.network_folder import locate_network, open_network_weights
+from sid_jax.formats.network_folder import locate_network
 from sid_jax.formats.open_clip import OpenClipTensors
 from sid_jax.formats.release import cache_folder
 from sid_jax.formats.safetensors_files import open_weights
 from sid_jax.formats.state_dict import to_params
-from sid_jax.formats.torch_file import open_torch_file
+from sid_jax.formats.torch_file import SUFFIXES, open_torch_file
 from sid_jax.models.aesthetic import AestheticPredictor
-from sid_jax.teachers import Component, build, open_component
+from sid_jax.teachers import Component, build
 
-_TORCH = (".pt", ".pth", ".bin")
 _TEXT_H14 = {
     "hidden_act": "gelu", "hidden_size": 1024, "intermediate_size": 4096, "num_attention_heads": 16,
     "num_hidden_layers": 24,
@@ -49,13 +49,12 @@ def open_clip_model(variant: Variant, place: str = "") -> tuple[Component, Any]:
       UserError: there is no such place, it can't be reached, or it has another network.
     """
     place = place or variant.network
-    if Path(place).suffix in _TORCH:
+    if Path(place).suffix in SUFFIXES:
         file = _file(place)
         folder, component = file.parent, of_open_clip(file, H14)
     else:
         folder = locate_network(place)
-        component = open_component(folder, "CLIPModel")
-        component = dataclasses.replace(component, open_weights=lambda: open_network_weights(folder))
+        component = network_in(folder, "CLIPModel")
     if variant.value == "aesthetic":
         return component, None
     if not has_tokenizer(folder):
@@ -89,7 +88,7 @@ def open_head(place: str, width: int) -> tuple[AestheticPredictor, nnx.State]:
     file = Path(place).expanduser() if place else cache_folder() / _HEAD
     if not file.is_file():
         raise UserError(f"{file}: no such file, the head of aesthetic_v2; download {_HEAD_AT} and put it there")
-    weights: Tensors = open_torch_file(file) if file.suffix in _TORCH else open_weights(file.parent, file.stem)
+    weights: Tensors = open_torch_file(file) if file.suffix in SUFFIXES else open_weights(file.parent, file.stem)
     module: AestheticPredictor = nnx.eval_shape(lambda: AestheticPredictor(width, rngs=nnx.Rngs(0)))
     params = to_params(
         module, weights.stored, weights.tensors(), where=str(file), dtype=jnp.float32, network=f"the head {_HEAD}"

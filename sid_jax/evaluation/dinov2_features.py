@@ -1,6 +1,5 @@
 """Images to DINOv2's features, whose Frechet distance is FD-DINOv2 (Stein et al. 2023, dgm-eval; EDM2)."""
 
-import dataclasses
 import functools
 from typing import Any
 
@@ -10,11 +9,11 @@ import numpy as np
 from flax import nnx
 
 from sid_jax.evaluation.transforms import bicubic
-from sid_jax.evaluation.vision import Feed, normalised, onto
-from sid_jax.formats.network_folder import locate_network, open_network_weights
+from sid_jax.evaluation.vision import Feed, network_in, normalised, onto
+from sid_jax.formats.network_folder import locate_network
 from sid_jax.runtime.devices import mesh as meshes
 from sid_jax.runtime.devices.gather import gather_weights
-from sid_jax.teachers import Component, open_component
+from sid_jax.teachers import Component
 
 NETWORK = "facebook/dinov2-large"
 """ViT-L/14 without registers, `dinov2_vitl14` of torch.hub, in transformers' format: 1.2 GB."""
@@ -38,9 +37,7 @@ class Dinov2Features:
     """
 
     def __init__(self, place: str, mesh: jax.sharding.Mesh, hub_positions: bool = True) -> None:
-        folder = locate_network(place or NETWORK)
-        component = open_component(folder, "Dinov2Model", hub_positions=hub_positions)
-        component = dataclasses.replace(component, open_weights=lambda: open_network_weights(folder))
+        component = network_in(locate_network(place or NETWORK), "Dinov2Model", hub_positions=hub_positions)
         self.component = onto(component, mesh)
         self.width: int = component.config.hidden_size
         self.feed = Feed(lambda image: bicubic(image, SIDE), mesh)

@@ -10,7 +10,8 @@ import jax
 import numpy as np
 
 from sid_jax.errors import UserError
-from sid_jax.evaluation.batch import Batch, threads
+from sid_jax.evaluation.batch import Batch
+from sid_jax.evaluation.transforms import threads
 from sid_jax.runtime.devices import processes
 from sid_jax.runtime.run.pictures import save_png
 from sid_jax.runtime.storage.files import write_whole

@@ -1,7 +1,6 @@
 """Images to the features of Inception: its weights, found or fetched, and its program on a mesh."""
 
 import functools
-import hashlib
 import os
 import tempfile
 from collections.abc import Iterator
@@ -18,11 +17,12 @@ from huggingface_hub import is_offline_mode
 from sid_jax.errors import UserError
 from sid_jax.evaluation.transforms import VARIANTS, network_input
 from sid_jax.formats.bundle import Tensors
+from sid_jax.formats.fingerprint import digest_of_tensors
 from sid_jax.formats.finite import is_finite
 from sid_jax.formats.release import CACHE, Unfetched, cache_folder, fetch, sha256_of
 from sid_jax.formats.safetensors_files import open_weights, write_weights
 from sid_jax.formats.state_dict import Stored, from_params, layout, to_params
-from sid_jax.formats.torch_file import open_torch_file
+from sid_jax.formats.torch_file import SUFFIXES, open_torch_file
 from sid_jax.models.inception import FEATURES, InceptionV3
 from sid_jax.models.layers.execution import platform_of
 from sid_jax.runtime.devices import mesh as meshes
@@ -38,7 +38,6 @@ STEM = "inception-2015-12-05"
 """The name in the cache, without its suffix, of what the released file is converted into."""
 
 _MOST_BYTES = 200 << 20  # the released file has 96 MB
-_TORCH = (".pth", ".pt", ".bin")
 _WHAT = "Inception-2015"
 
 
@@ -58,11 +57,7 @@ class Inception:
     @functools.cached_property
     def sha256(self) -> str:
         """Hexadecimal SHA-256 of all tensors with their names: the same whatever kind of file they are in."""
-        digest = hashlib.sha256()
-        for name, array in sorted(from_params(abstract_inception(), self.params)):
-            digest.update(f"{name} {array.shape}\n".encode())
-            digest.update(np.ascontiguousarray(array, "<f4").data)
-        return digest.hexdigest()
+        return digest_of_tensors(sorted(from_params(abstract_inception(), self.params)))
 
 
 @functools.cache
@@ -88,7 +83,7 @@ def open_inception(place: str | os.PathLike = "") -> Inception:
     file = on_disk(place, "the weights of Inception")
     if file.is_dir():
         raise UserError(f"{file}: a folder; name the file of Inception's weights in it (.pth or .safetensors)")
-    if file.suffix in _TORCH:
+    if file.suffix in SUFFIXES:
         return _read(open_torch_file(file), released=sha256_of(file).startswith(DIGEST))
     if file.suffix == ".safetensors":
         return _read(open_weights(file.parent, file.stem), released=None)
@@ -115,7 +110,7 @@ class InceptionFeatures:
         on_cpu = platform_of(mesh.devices.flat[0].platform) == "cpu"
         graph = nnx.graphdef(abstract_inception(on_cpu))
         self._program = jax.jit(
-            functools.partial(_features, graph, variant),
+            functools.partial(features_of, graph, variant),
             in_shardings=(meshes.replicated(mesh), meshes.batch_sharding(mesh)),
             out_shardings=meshes.replicated(mesh),
         )
@@ -151,7 +146,8 @@ class InceptionFeatures:
         return np.concatenate([images, np.zeros((missing, *size), images.dtype)]) if missing else images
 
 
-def _features(graph: Any, variant: str, params: nnx.State, images: jax.Array) -> tuple[jax.Array, jax.Array]:
+def features_of(graph: Any, variant: str, params: nnx.State, images: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The program of `InceptionFeatures`: uint8 `[B, H, W, 3]` -> pooled features and logits without bias."""
     output = nnx.merge(graph, params)(network_input(images.astype(jnp.float32), variant))
     return output.pool, output.logits_without_bias
 

@@ -1,17 +1,16 @@
 """What the feature network of a run's protocol takes of a chip's memory, for `plan`."""
 
+import functools
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from ml_collections import ConfigDict
 
-from sid_jax.evaluation.features import abstract_inception
+from sid_jax.evaluation.features import abstract_inception, features_of
 from sid_jax.evaluation.in_training import measures_of
 from sid_jax.evaluation.sources import at_a_time
-from sid_jax.evaluation.transforms import network_input
 from sid_jax.planning.compile import Memory, compile_for
 from sid_jax.planning.program import placed
 from sid_jax.planning.targets import Target
@@ -36,14 +35,10 @@ def inception_memory(config: ConfigDict, target: Target) -> Memory | None:
     graph, params = nnx.split(abstract_inception())
     height, width = size_of(config.resolution)
     batch = mesh.size * (config.evaluate.batch or at_a_time(config.resolution))
-
-    def features(params: Any, images: jax.Array) -> tuple[jax.Array, jax.Array]:
-        output = nnx.merge(graph, params)(network_input(images.astype(jnp.float32), measure.variant))
-        return output.pool, output.logits_without_bias
-
+    program = functools.partial(features_of, graph, measure.variant)
     images = jax.ShapeDtypeStruct((batch, height, width, 3), np.uint8)
     arguments = placed(params, meshes.replicated(mesh)), placed(images, meshes.batch_sharding(mesh))
-    lowered = jax.jit(features, out_shardings=meshes.replicated(mesh)).lower(*arguments)
+    lowered = jax.jit(program, out_shardings=meshes.replicated(mesh)).lower(*arguments)
     return compile_for(target, lowered).memory
 
 

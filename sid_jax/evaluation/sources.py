@@ -11,8 +11,9 @@ import numpy as np
 
 from sid_jax.data.sources.pictures import Pictures
 from sid_jax.errors import UserError
-from sid_jax.evaluation.batch import Batch, threads
+from sid_jax.evaluation.batch import Batch
 from sid_jax.evaluation.pictures import read_picture
+from sid_jax.evaluation.transforms import threads
 from sid_jax.experiment.images import ImageProgram, Made, images_at_a_time
 from sid_jax.runtime.devices import mesh as meshes
 from sid_jax.size import Resolution

@@ -44,6 +44,12 @@ def bicubic(image: np.ndarray, size: int) -> np.ndarray:
     return _resized(image, size, Image.Resampling.BICUBIC)
 
 
+@functools.cache
+def threads() -> ThreadPoolExecutor:
+    """For PIL, which lets others run while it works."""
+    return ThreadPoolExecutor(min(os.cpu_count() or 1, 32), thread_name_prefix="pictures")
+
+
 def in_threads(transform: Callable[[np.ndarray], np.ndarray], images: Iterable[np.ndarray]) -> list[np.ndarray]:
     """`transform` of each image, in their order; PIL lets other threads run while it computes.
 
@@ -51,7 +57,7 @@ def in_threads(transform: Callable[[np.ndarray], np.ndarray], images: Iterable[n
       transform: of an image.
       images: which may differ in size.
     """
-    return list(_threads().map(transform, images))
+    return list(threads().map(transform, images))
 
 
 def network_input(images: jax.Array, variant: str) -> jax.Array:
@@ -108,11 +114,6 @@ def _begin(length: int, wanted: int, offset: str) -> int:
 
 def _resized(image: np.ndarray, size: int, resampling: Image.Resampling) -> np.ndarray:
     return np.asarray(Image.fromarray(image).resize((size, size), resampling))
-
-
-@functools.cache
-def _threads() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(min(32, len(os.sched_getaffinity(0))), "resize")
 
 
 def _two_taps(positions: np.ndarray, size: int) -> np.ndarray:

@@ -1,6 +1,8 @@
 """Networks that look at images which PIL has made smaller on the hosts, on all devices of a mesh."""
 
+import dataclasses
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -8,8 +10,24 @@ import jax.numpy as jnp
 import numpy as np
 
 from sid_jax.evaluation.transforms import in_threads
+from sid_jax.formats.network_folder import open_network_weights
 from sid_jax.runtime.devices import mesh as meshes
-from sid_jax.teachers import Component
+from sid_jax.teachers import Component, open_component
+
+
+def network_in(folder: Path, class_name: str, **options: Any) -> Component:
+    """The network in a folder that `save_pretrained` of transformers wrote, its parameters abstract.
+
+    Args:
+      folder: see `network_folder.locate_network`.
+      class_name: a name in `models.NETWORK_TYPES`.
+      **options: of its module.
+
+    Raises:
+      UserError: its config.json is missing, or is that of another network.
+    """
+    component = open_component(folder, class_name, **options)
+    return dataclasses.replace(component, open_weights=lambda: open_network_weights(folder))
 
 
 def onto(component: Component, mesh: jax.sharding.Mesh) -> Component:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from sid_jax.errors import UserError
+from sid_jax.formats.fingerprint import digest_of
 from sid_jax.runtime.run.progress import following
 from sid_jax.runtime.storage.files import on_disk
 
@@ -70,8 +71,7 @@ def sha256_of(file: Path) -> str:
       UserError: it can't be read.
     """
     try:
-        with file.open("rb") as opened:
-            return hashlib.file_digest(opened, "sha256").hexdigest()
+        return digest_of(file).hex()
     except OSError as error:
         raise UserError(f"{file}: cannot be read ({error.strerror or error})") from error
 

@@ -30,6 +30,9 @@ from sid_jax.formats.torch_tensors import (
 from sid_jax.runtime.storage.impostors import FIRST_BYTES, what_it_is
 from sid_jax.runtime.storage.small_files import reading_regular
 
+SUFFIXES = (".pth", ".pt", ".bin")
+"""Of the names of such files."""
+
 _TYPES = {
     "torch.FloatStorage": "float32", "torch.HalfStorage": "float16", "torch.BFloat16Storage": "bfloat16",
     "torch.LongStorage": "int64",

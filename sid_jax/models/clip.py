@@ -5,43 +5,32 @@ are those of both towers; that of images is in `clip_vision`.
 """
 
 import dataclasses
-from typing import Any, ClassVar, NamedTuple, Protocol, Unpack
+from typing import Any, ClassVar, NamedTuple, Unpack
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from sid_jax.models.json_config import JsonConfig
+from sid_jax.models.json_config import TransformerConfig
 from sid_jax.models.layers.attention import attend
 from sid_jax.models.layers.options import LayerOptions
 
 _LONGEST = 100_000  # tokens; a text is filled up to as many
 
 
-class TowerConfig(Protocol):
+class TowerConfig(TransformerConfig):
     """What the layers of either tower are built from."""
 
-    @property
-    def hidden_size(self) -> int: ...
+    intermediate_size: int
+    hidden_act: str
 
-    @property
-    def intermediate_size(self) -> int: ...
-
-    @property
-    def num_hidden_layers(self) -> int: ...
-
-    @property
-    def num_attention_heads(self) -> int: ...
-
-    @property
-    def hidden_act(self) -> str: ...
-
-    @property
-    def layer_norm_eps(self) -> float: ...
+    def _require_layers(self) -> None:
+        super()._require_layers()
+        self._require(self.hidden_act in ("quick_gelu", "gelu"), "hidden_act", "supported: 'quick_gelu', 'gelu'")
 
 
 @dataclasses.dataclass(frozen=True)
-class CLIPTextConfig(JsonConfig):
+class CLIPTextConfig(TowerConfig):
     """CLIPTextModel and CLIPTextModelWithProjection. Fields are those of transformers' `config.json`."""
 
     vocab_size: int = 49408
@@ -68,16 +57,8 @@ class CLIPTextConfig(JsonConfig):
         )  # fmt: skip
         longest = f"texts of more than {_LONGEST} tokens are not supported"
         self._require(self.max_position_embeddings <= _LONGEST, "max_position_embeddings", longest)
-        self._require(self.layer_norm_eps >= 0, "layer_norm_eps", "it must not be negative")
         self._require(0 <= self.eos_token_id < 2**31, "eos_token_id", "it is no number of a word")
-        self._require(self.hidden_act in ("quick_gelu", "gelu"), "hidden_act", "supported: 'quick_gelu', 'gelu'")
-        even = self.hidden_size % self.num_attention_heads == 0
-        self._require(even, "num_attention_heads", f"{self.hidden_size} hidden units don't split evenly")
-
-    @property
-    def num_layers(self) -> int:
-        """Attention layers."""
-        return self.num_hidden_layers
+        self._require_layers()
 
 
 class CLIPTextOutput(NamedTuple):

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from sid_jax.models.clip import CLIPEncoder, CLIPTextConfig, CLIPTextTransformer
+from sid_jax.models.clip import CLIPEncoder, CLIPTextConfig, CLIPTextTransformer, TowerConfig
 from sid_jax.models.json_config import JsonConfig
 from sid_jax.models.layers.options import LayerOptions
 
@@ -16,7 +16,7 @@ _MOST_PATCHES = 100_000
 
 
 @dataclasses.dataclass(frozen=True)
-class CLIPVisionConfig(JsonConfig):
+class CLIPVisionConfig(TowerConfig):
     """The tower of images. Fields are those of `vision_config` in transformers' `config.json`."""
 
     hidden_size: int = 768
@@ -43,20 +43,12 @@ class CLIPVisionConfig(JsonConfig):
         )  # fmt: skip
         self._require(self.image_size >= self.patch_size, "image_size", "it is smaller than a patch")
         self._require(self.patches <= _MOST_PATCHES, "image_size", f"more than {_MOST_PATCHES} patches")
-        self._require(self.layer_norm_eps >= 0, "layer_norm_eps", "it must not be negative")
-        self._require(self.hidden_act in ("quick_gelu", "gelu"), "hidden_act", "supported: 'quick_gelu', 'gelu'")
-        even = self.hidden_size % self.num_attention_heads == 0
-        self._require(even, "num_attention_heads", f"{self.hidden_size} hidden units don't split evenly")
+        self._require_layers()
 
     @property
     def patches(self) -> int:
         """Of an image."""
         return (self.image_size // self.patch_size) ** 2
-
-    @property
-    def num_layers(self) -> int:
-        """Attention layers."""
-        return self.num_hidden_layers
 
 
 @dataclasses.dataclass(frozen=True)

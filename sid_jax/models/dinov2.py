@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from sid_jax.models.json_config import JsonConfig
+from sid_jax.models.json_config import TransformerConfig
 from sid_jax.models.layers.attention import attend
 from sid_jax.models.layers.bicubic import torch_bicubic
 from sid_jax.models.layers.options import LayerOptions
@@ -20,7 +20,7 @@ _OFFSET = 0.1
 
 
 @dataclasses.dataclass(frozen=True)
-class Dinov2Config(JsonConfig):
+class Dinov2Config(TransformerConfig):
     """Dinov2Model. Fields are those of transformers' `config.json`."""
 
     hidden_size: int = 768
@@ -51,19 +51,12 @@ class Dinov2Config(JsonConfig):
         )  # fmt: skip
         self._require(self.image_size >= self.patch_size, "image_size", "it is smaller than a patch")
         self._require(self.side <= 1000, "image_size", "more than 1000 patches along a side")
-        self._require(self.layer_norm_eps >= 0, "layer_norm_eps", "it must not be negative")
-        even = self.hidden_size % self.num_attention_heads == 0
-        self._require(even, "num_attention_heads", f"{self.hidden_size} hidden units don't split evenly")
+        self._require_layers()
 
     @property
     def side(self) -> int:
         """Positions along a side, which the network was trained with."""
         return self.image_size // self.patch_size
-
-    @property
-    def num_layers(self) -> int:
-        """Attention layers."""
-        return self.num_hidden_layers
 
 
 class PatchEmbeddings(nnx.Module):

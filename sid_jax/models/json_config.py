@@ -146,3 +146,23 @@ class JsonConfig(abc.ABC):
             value = getattr(self, field)
             smallest = min(value) if isinstance(value, tuple) else value
             self._require(smallest > 0, field, "it must be positive")
+
+
+class TransformerConfig(JsonConfig):
+    """The configuration of a stack of equal layers of attention, by the names that transformers gives its fields."""
+
+    hidden_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    layer_norm_eps: float
+
+    @property
+    def num_layers(self) -> int:
+        """Attention layers."""
+        return self.num_hidden_layers
+
+    def _require_layers(self) -> None:
+        """Checks the layers of which all numbers are positive. Raises ValueError."""
+        self._require(self.layer_norm_eps >= 0, "layer_norm_eps", "it must not be negative")
+        even = self.hidden_size % self.num_attention_heads == 0
+        self._require(even, "num_attention_heads", f"{self.hidden_size} hidden units don't split evenly")
