@@ -49,6 +49,7 @@ def _run(command: str) -> int:
         if problem:
             print(f"error: {problem}", file=sys.stderr)
             return 2
+        importlib.import_module("sid_jax.runtime.devices.jax_settings").quicken_cpu()
         module = importlib.import_module(command)
         command_line = importlib.import_module("sid_jax.runtime.cli.command_line")
     return command_line.run(module.main)

@@ -22,6 +22,14 @@ if __name__ == "slow":
         pass
 """
 
+CONVOLVES = """
+import os
+import jax
+def main(argv):
+    x = jax.numpy.ones((1, 1, 1, 1))
+    print("began", os.environ["XLA_FLAGS"], jax.lax.conv(x, x, (1, 1), "SAME")[0, 0, 0, 0], sep="\\n")
+"""
+
 # A test that runs in a shell's background has SIGINT ignored, and so would have what it starts.
 STARTS = (
     "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
@@ -63,6 +71,27 @@ def test_settings_that_jax_does_not_take(tmp_path, name, value):
     out, error = process.communicate()
     assert (process.returncode, out) == (2, "")
     assert error.startswith("error: ") and error.count("\n") == 1 and name in error
+
+
+@pytest.mark.parametrize("given", ["", "--xla_cpu_multi_thread_eigen=true"])
+def test_xla_computes_convolutions_of_cpus_itself(tmp_path, given):
+    began, flags, x = run_of_a_convolution(tmp_path, given)
+    assert (began, x) == ("began", "1.0") and flags.startswith(given)
+    assert "ynn_fusion_type=-LIBRARY_FUSION_TYPE_INDIVIDUAL_CONVOLUTION" in flags
+
+
+def test_the_users_choice_of_convolutions_stays(tmp_path):
+    given = "--xla_cpu_experimental_ynn_fusion_type=+LIBRARY_FUSION_TYPE_INDIVIDUAL_CONVOLUTION"
+    assert run_of_a_convolution(tmp_path, given)[1] == given
+
+
+def run_of_a_convolution(folder, flags):
+    (folder / "convolves.py").write_text(CONVOLVES)
+    run = [sys.executable, "-c", STARTS.format("convolves", False)]
+    environment = os.environ | {"PYTHONPATH": f"{folder}:{os.getcwd()}", "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+    done = subprocess.run(run, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
 
 
 @pytest.mark.parametrize("error", [RuntimeError("Unable to initialize backend 'gpuu'"), AssertionError()])
