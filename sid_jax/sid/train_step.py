@@ -328,7 +328,9 @@ def _sum_over_micro_batches(function: Callable[[Any, Any], Any], inputs: Any, co
     if count == 1:
         return function(0, inputs)
     inputs = jax.tree.map(lambda x: x.reshape(len(x) // count, count, *x.shape[1:]).swapaxes(0, 1), inputs)
-    result = jax.eval_shape(function, 0, jax.tree.map(lambda x: x[0], inputs))
+    function = jax.jit(function)  # which is traced once: for its shapes, and then in the loop
+    turns = jnp.arange(count)
+    result = jax.eval_shape(function, *jax.tree.map(lambda x: x[0], (turns, inputs)))
     # What the sum begins with waits for the batch, or else it takes its memory from the start of the step.
     inputs, zero = barrier((inputs, jnp.float32(0)))
     zeros = jax.tree.map(lambda x: jnp.full(x.shape, zero, x.dtype), result)
@@ -336,4 +338,4 @@ def _sum_over_micro_batches(function: Callable[[Any, Any], Any], inputs: Any, co
     def add(total: Any, turn: tuple[Any, Any]) -> tuple[Any, None]:
         return jax.tree.map(jnp.add, total, function(*turn)), None
 
-    return jax.lax.scan(add, zeros, (jnp.arange(count), inputs))[0]
+    return jax.lax.scan(add, zeros, (turns, inputs))[0]

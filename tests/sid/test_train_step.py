@@ -299,6 +299,23 @@ def test_forward_passes(strategy, g1, g23, g4):
         assert evaluations.images == B * ((n + g1) + (n + g23 + g4))
 
 
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_each_pass_is_traced_once(accumulation):
+    """Of a large network that takes seconds; parts of a batch, which all are computed alike, are one trace."""
+    traced = []
+
+    def denoiser(params, x, t, cond, dropout_key):
+        traced.append(len(x))
+        return x * params["w"] + cond[:, None, None, :]
+
+    settings = dataclasses.replace(SETTINGS, guidance=sid.preset("none"), accumulation=accumulation)
+    step = sid.make_train_step(sid.Networks(denoiser), ONE_STEP, TIMES, settings)
+    params, cond = {"w": jnp.ones(3)}, jnp.zeros((B, 3))
+    state = jax.eval_shape(sid.TrainState.create, params)
+    jax.eval_shape(step, state, sid.Frozen(params), sid.Batch(fake=cond, generator=cond, empty=cond[:1]))
+    assert traced == [B // accumulation] * 5  # A: generator and fake network; B: these two and the teacher
+
+
 @pytest.mark.parametrize(("strategy", "passes"), [("lsg", 18), ("zero_cfg", 11)])
 def test_cost_of_a_compiled_step(strategy, passes):
     """FLOPs of the compiled step with n = 1, in forward passes: A = n + 3 g1, B = n + 2 + 2 g23 + 2 g4 (section 8).
