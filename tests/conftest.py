@@ -22,6 +22,7 @@ import pytest
 import torchvision_beside_cpu_torch
 from hypothesis import configuration
 from jax._src import compilation_cache as programs
+from jax._src import compiler
 
 from sid_jax import train
 from sid_jax.digits.tiny import write_tiny
@@ -73,7 +74,7 @@ def compilation_cache(common):
     """Programs that several tests compile are compiled once in a session, and nothing is left behind."""
     jax.config.update("jax_compilation_cache_dir", str(common / "compiled"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
-    kept, read, write = {}, programs.get_executable_and_time, programs.put_executable_and_time
+    kept, read, write = {}, programs.get_executable_and_time, compiler._cache_write
 
     def get(key, *rest):
         """As JAX reads a program of the folder, which takes seconds, but for those that this process has already."""
@@ -84,13 +85,15 @@ def compilation_cache(common):
             kept[key] = found
         return kept[key]
 
-    def put(key, name, executable, backend, seconds):
-        kept[key] = executable, seconds
-        write(key, name, executable, backend, seconds)
+    def put(key, seconds, name, backend, executable, callbacks):
+        """As JAX writes a program into the folder; small ones, which it does not write, are kept in this process."""
+        if not callbacks:
+            kept[key] = executable, int(seconds)
+        write(key, seconds, name, backend, executable, callbacks)
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(programs, "get_executable_and_time", get)
-        patched.setattr(programs, "put_executable_and_time", put)
+        patched.setattr(compiler, "_cache_write", put)
         yield
     jax.config.update("jax_compilation_cache_dir", None)
 
