@@ -142,7 +142,7 @@ class DigitsMetric:
         Raises:
           UserError: a file is missing or is not such a file.
         """
-        classifier = DigitClassifier(rngs=nnx.Rngs(0))
+        classifier: DigitClassifier = nnx.eval_shape(lambda: DigitClassifier(rngs=nnx.Rngs(0)))
         try:
             tensors = load_file(folder / NETWORK_FILE)
             with safe_open(folder / REFERENCE_FILE, "numpy") as file:

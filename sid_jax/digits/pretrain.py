@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from sid_jax.digits import networks
 from sid_jax.digits import prompts as digits
-from sid_jax.digits.autoencoder import encode, train_autoencoder
+from sid_jax.digits.autoencoder import train_autoencoder
 from sid_jax.digits.card import model_card
 from sid_jax.digits.classifier import train_metric
 from sid_jax.digits.diffusion import Pairs, train_diffusion
@@ -53,8 +53,7 @@ def pretrain(config: ConfigDict, out: Path) -> None:
     # ---- The autoencoder, and the latents of the images.
     options = dict(config.autoencoder)
     vae = networks.autoencoder(options.pop("channels"), options.pop("latent_channels"), images.shape[1])
-    vae = train_autoencoder(vae, images, seed=config.seed, **options)
-    latents = encode(vae, images)
+    vae, latents = train_autoencoder(vae, images, seed=config.seed, **options)
 
     # ---- The tokenizer, the text encoder and the UNet.
     options = dict(config.diffusion)
