@@ -20,6 +20,8 @@ def made(tmp_path_factory):
         f"--config.data={folder / 'd.npz'}",
         "--config.autoencoder.channels=(4, 4, 8)",
         "--config.diffusion.channels=(8,)",
+        "--config.diffusion.text_width=16",
+        "--config.diffusion.text_layers=1",
         *(f"--config.{part}.steps=2" for part in ("classifier", "autoencoder", "diffusion")),
         *(f"--config.{part}.batch=4" for part in ("classifier", "autoencoder", "diffusion")),
         "--config.evaluate.samples=100",
