@@ -32,15 +32,12 @@ class Dump:
       digest: of the measurement.
       asked: what the images are of.
 
-    Attributes:
-      new: whether nothing was written there before; of the first process.
-
     Raises:
       UserError: the folder has pictures of something else, or can't be written to.
     """
 
     def __init__(self, folder: Path, digest: str, asked: Sequence[Any]):
-        self._folder, self.new = folder, not (folder / _MARKER).exists()
+        self._folder = folder
         if processes.is_first():
             self._begin(digest, asked)
         if jax.process_count() > 1:
@@ -64,6 +61,11 @@ class Dump:
     def _write(self, pair: tuple[int, np.ndarray]) -> None:
         row, image = pair
         save_png(image, self._folder / f"{row:06d}.png")
+
+
+def has_begun(folder: Path) -> bool:
+    """Whether a measurement has begun to write images there."""
+    return (folder / _MARKER).exists()
 
 
 def check_dump(folder: Path, digest: str = "") -> None:

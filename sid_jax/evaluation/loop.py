@@ -106,6 +106,8 @@ def _finished(saved: SavedMeasurement | None, names: Sequence[str]) -> dict[str,
     found = saved.values() if saved is not None and processes.is_first() else None
     if found is not None and list(found) != list(names):
         found = None
+    if saved is not None and found is not None:
+        saved.drop_state()  # of one that was killed as it ended
     return _for_all(found or {}, names) if processes.from_first([found is not None])[0] else None
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from sid_jax.evaluation.dump import Dump
+from sid_jax.evaluation.dump import Dump, has_begun
 from sid_jax.evaluation.loop import measure_all
 from sid_jax.evaluation.networks import FeatureNetworks, Reals
 from sid_jax.evaluation.request import Request
@@ -75,9 +75,9 @@ def measure_subject(
         saved = SavedMeasurement(out, key) if out is not None and processes.is_first() else None
         watching = []
         if dump is not None:
-            watching.append(written := Dump(dump, digest_of(key), source.asked or []))
-            if saved is not None and written.new:
-                saved.forget()
+            if saved is not None and not has_begun(dump):
+                saved.forget()  # the images of what was measured are gone, and are made again
+            watching.append(Dump(dump, digest_of(key), source.asked or []))
         instruments = networks.instruments(request.protocol, request.measures, request.references, reals)
         of_seed = f", seed {seed}" if len(request.seeds) > 1 else ""
         found[seed] = measure_all(source, instruments, saved, watching, f"measuring the {subject.name}{of_seed}")

@@ -12,7 +12,7 @@ import numpy as np
 
 from sid_jax.errors import UserError
 from sid_jax.metrics.moments import Estimate
-from sid_jax.runtime.storage.files import appearing_file, write_whole
+from sid_jax.runtime.storage.files import appearing_file, partial_of, write_whole
 from sid_jax.runtime.storage.json_files import read_json
 from sid_jax.runtime.storage.small_files import Unreadable
 
@@ -82,7 +82,7 @@ class SavedMeasurement:
 
     def forget(self) -> None:
         """Removes what was saved, so that all is measured again."""
-        self._state.unlink(missing_ok=True)
+        self.drop_state()
         self._values.unlink(missing_ok=True)
 
     def damaged(self, reason: Exception) -> UserError:
@@ -104,7 +104,12 @@ class SavedMeasurement:
         shown = {name: {field: _text(number) for field, number in each._asdict().items()}
                  for name, each in values.items()}  # fmt: skip
         write_whole(self._values, json.dumps({"key": self._key, "values": shown}, indent=1) + "\n")
-        self._state.unlink(missing_ok=True)
+        self.drop_state()
+
+    def drop_state(self) -> None:
+        """Removes the state, and what one that was killed as it wrote it has left."""
+        for file in (self._state, partial_of(self._state)):
+            file.unlink(missing_ok=True)
 
 
 def _text(number: float) -> float | None:

@@ -11,7 +11,7 @@ from PIL import Image
 from sid_jax.data.sources.pictures import open_pictures
 from sid_jax.errors import UserError
 from sid_jax.evaluation.batch import Batch
-from sid_jax.evaluation.dump import Dump, check_dump
+from sid_jax.evaluation.dump import Dump, check_dump, has_begun
 from sid_jax.evaluation.loop import Instrument, measure_all, values_of
 from sid_jax.evaluation.networks import change_of
 from sid_jax.evaluation.protocols import HostTransform
@@ -152,13 +152,15 @@ def test_pictures_of_other_sizes_are_named_where_they_are_measured_as_they_are(f
 
 
 def test_a_dump_refuses_a_folder_with_pictures_of_something_else(tmp_path):
+    assert not has_begun(tmp_path / "new")
     dump = Dump(tmp_path / "new", "one", ["a prompt", "another"])
     images = np.zeros((2, 4, 4, 3), np.uint8)
     dump(Batch(10, 2, meshes.make_mesh(), host=list(images), size=2))
     names = {file.name for file in (tmp_path / "new").iterdir()}
     assert names == {"000010.png", "000011.png", "captions.txt", "dump.json"}
     assert (tmp_path / "new/captions.txt").read_text() == "a prompt\nanother\n"
-    assert not Dump(tmp_path / "new", "one", []).new
+    assert has_begun(tmp_path / "new")
+    Dump(tmp_path / "new", "one", [])
     with pytest.raises(UserError, match=r"has other pictures in it, such as 0000"):
         check_dump(tmp_path / "new", "two")
     (tmp_path / "new/dump.json").unlink()

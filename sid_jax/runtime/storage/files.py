@@ -97,18 +97,23 @@ def write_whole(path: os.PathLike | str, data: bytes | str) -> None:
         if is_remote(path):
             file.write_bytes(data)
             return
-        partial = file.with_name(f".{file.name}.partial")
+        partial = partial_of(Path(file))
         partial.write_bytes(data)
         partial.replace(file)
+
+
+def partial_of(path: Path) -> Path:
+    """The file beside `path` that becomes it when it is whole. A process that is killed may leave it behind."""
+    return path.with_name(f".{path.name}.partial")
 
 
 @contextlib.contextmanager
 def appearing_file(path: Path) -> Iterator[Path]:
     """A context with the name of a new file on a disk, which takes the place of `path` when it ends without error.
 
-    A process that is killed in such a context leaves a file beside `path`, which the next one writes over.
+    A process that is killed in such a context leaves `partial_of(path)`, which the next one writes over.
     """
-    partial = path.with_name(f".{path.name}.partial")
+    partial = partial_of(path)
     try:
         with naming(path):
             yield partial
