@@ -219,6 +219,9 @@ COMMON = (
             "evaluate.clip": Setting(
                 "", "folder or hub id of the protocol's CLIP model, of 5.5 GB; empty: no CLIP score is measured"
             ),
+            "evaluate.dinov2": Setting(
+                "", "folder or hub id of DINOv2 (facebook/dinov2-large, 1.2 GB); empty: fd_dinov2 is not measured"
+            ),
             "evaluate.batch": Setting(
                 0,
                 "images that a device makes at a time to be measured; 0: by their size, at most 64",

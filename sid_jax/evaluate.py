@@ -9,26 +9,25 @@ import argparse
 import json
 from collections.abc import Sequence
 
+import jax
 from etils import epath
 
 from sid_jax.data.sources.pictures import open_pictures
 from sid_jax.errors import UserError
-from sid_jax.evaluation.comparability import compared
+from sid_jax.evaluation.by_protocol import measure_by_protocol
+from sid_jax.evaluation.dinov2_features import NETWORK
 from sid_jax.evaluation.dump import check_dump
 from sid_jax.evaluation.measure import measure
-from sid_jax.evaluation.networks import FeatureNetworks
 from sid_jax.evaluation.places import PLACES, placed
-from sid_jax.evaluation.protocol_report import ProtocolReport
 from sid_jax.evaluation.protocols import DIGITS, PROTOCOLS
-from sid_jax.evaluation.published import measure_subject
+from sid_jax.evaluation.published import Subject
 from sid_jax.evaluation.report import as_text, write_json
-from sid_jax.evaluation.request import Request, of_pictures, parse_seeds, requested
+from sid_jax.evaluation.request import NETWORKS, Request, check_fits, parse_seeds, requested
 from sid_jax.evaluation.subjects import Places, open_stored, open_subjects
 from sid_jax.experiment.sampling import Wanted
 from sid_jax.experiment.student import open_model, open_run
 from sid_jax.runtime.cli import command_line
 from sid_jax.runtime.cli.outputs import check_output, write_output
-from sid_jax.runtime.devices import mesh as meshes
 from sid_jax.runtime.devices import processes
 from sid_jax.runtime.storage.files import absolute, on_disk
 
@@ -62,6 +61,7 @@ BY_PROTOCOL = (
     ("out", "DIR", "keep here what was measured, so that the same command goes on where it was"),
     ("inception", "FILE", "weights of Inception, .pth or .safetensors (default: the released ones, fetched once)"),
     ("clip", "PLACE", "folder or hub id of the CLIP model (default: the metric's)"),
+    ("dinov2", "PLACE", f"folder or hub id of DINOv2, for fd_dinov2 (default: {NETWORK})"),
 )
 """Flags of `--protocol`: name, what stands for a value, and help."""
 
@@ -167,27 +167,19 @@ def _by_protocol(arguments: argparse.Namespace, table: epath.Path | None) -> Non
                  for place, flag in ((arguments.dump, "--dump"), (arguments.out, "--out")))  # fmt: skip
     if dump is not None:
         check_dump(dump)
+    model = Places(
+        arguments.run or "", arguments.model or "", arguments.step, arguments.teacher, arguments.batch or 0, wanted
+    )
+
+    def subjects_on(mesh: jax.sharding.Mesh) -> Sequence[Subject]:
+        if pictures is None:
+            return open_subjects(model, request, mesh)
+        return [open_stored(pictures, arguments.images, request, mesh)]
+
     processes.join(arguments)
     with processes.detecting_lost_processes():
-        mesh = meshes.make_mesh()
-        networks = FeatureNetworks(request.measures, arguments.inception or "", arguments.clip or "", mesh)
-        if pictures is not None:
-            subjects = [open_stored(pictures, arguments.images, request, mesh)]
-        else:
-            places = Places(
-                arguments.run or "",
-                arguments.model or "",
-                arguments.step,
-                arguments.teacher,
-                arguments.batch or 0,
-                wanted,
-            )
-            subjects = open_subjects(places, request, mesh)
-        reals = networks.real_features(of_pictures(request), request.files)
-        measured = [measure_subject(request, each, networks, reals, out, dump) for each in subjects]
+        report = measure_by_protocol(request, subjects_on, _networks(arguments), out, dump)
     if processes.is_first():
-        known = [each.about for each in subjects]
-        report = ProtocolReport(request, measured, networks.sha256, compared(request, known, networks.released))
         print(report)
         if table is not None:
             table.parent.mkdir(parents=True, exist_ok=True)
@@ -208,14 +200,13 @@ def _requested(arguments: argparse.Namespace, pictures: int | None) -> Request:
         arguments.reference or (),
         arguments.prompts or "",
     )
-    for flag, network in (("inception", "inception"), ("clip", "clip")):
-        if getattr(arguments, flag) and network not in request.networks():
-            raise UserError(f"--{flag}: no metric that is measured needs it")
-    if request.protocol.asked == "prompts" and pictures is None and request.prompts is None:
-        raise UserError(f"--prompts FILE is missing: {request.protocol.prompts}")
-    if arguments.prompts and pictures is not None and "clip" not in request.networks():
-        raise UserError("--prompts: no metric that is measured needs captions")
+    check_fits(request, _networks(arguments), generated=pictures is None)
     return request
+
+
+def _networks(arguments: argparse.Namespace) -> dict[str, str]:
+    """Where feature networks are that are named."""
+    return {name: place for name in NETWORKS if (place := getattr(arguments, name))}
 
 
 def _by_own_metric(arguments: argparse.Namespace, table: epath.Path | None) -> None:

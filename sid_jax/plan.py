@@ -23,7 +23,7 @@ from ml_collections import ConfigDict
 
 import sid_jax.config
 from sid_jax.errors import UserError
-from sid_jax.evaluation.planned import inception_memory, with_feature_network
+from sid_jax.evaluation.planned import feature_networks_memory, with_feature_networks
 from sid_jax.planning import targets
 from sid_jax.planning.compile import Compiled, compile_for
 from sid_jax.planning.measured import OutOfMemory, run_measured
@@ -87,11 +87,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UserError(f"--find-batch: {target.name} has no memory of its own to fill; name a TPU or a GPU")
     print(f"target       {target.name}: {target.count} chip(s) of {target.chip.memory / 1e9:.2f} GB", flush=True)
 
-    network = inception_memory(config, target)
+    networks = feature_networks_memory(config, target)
 
     def plan(config: ConfigDict) -> tuple[dict[str, Any], Compiled]:
         figures, compiled = _plan(config, target, quick=not arguments.full_effort)
-        return with_feature_network(figures, network), compiled
+        return with_feature_networks(figures, networks), compiled
 
     figures, compiled = plan(config)
     if arguments.find_batch:

@@ -10,9 +10,11 @@ from collections.abc import Sequence
 
 from sid_jax.data.sources.pictures import open_pictures
 from sid_jax.errors import UserError
-from sid_jax.evaluation.features import open_inception
+from sid_jax.evaluation.dinov2_features import NETWORK
+from sid_jax.evaluation.networks import FeatureNetworks
 from sid_jax.evaluation.protocols import Measure, Protocol, protocol_named
 from sid_jax.evaluation.real_statistics import RealImages, measure_real_images
+from sid_jax.evaluation.request import WIDTHS
 from sid_jax.runtime.cli import command_line
 from sid_jax.runtime.cli.outputs import check_new_file
 from sid_jax.runtime.devices import mesh as meshes
@@ -41,7 +43,8 @@ examples:
   python -m sid_jax.reference --protocol coco30k --images val2014 --out refs/coco30k.npz
   python -m sid_jax.reference --protocol coco30k --images tfds:coco_captions:val+test+restval --out refs/coco30k.npz
   python -m sid_jax.reference --protocol coco10k-sdxl --metric patch_fid --images subset --out refs/patch.npz
-  python -m sid_jax.reference --protocol imagenet64 --images imagenet-64x64.zip --features 10000 --out refs/own.npz"""
+  python -m sid_jax.reference --protocol imagenet64 --images imagenet-64x64.zip --features 10000 --out refs/own.npz
+  python -m sid_jax.reference --protocol ffhq64 --metric fd_dinov2 --images ffhq-64x64.zip --out refs/dinov2.npz"""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -50,37 +53,46 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--protocol", metavar="P", required=True, help="whose transform is used, such as coco30k")
     parser.add_argument("--images", metavar="PLACE", required=True, help="the real images")
     parser.add_argument("--out", metavar="FILE", required=True, help="the .npz file; not there yet")
-    parser.add_argument("--metric", metavar="M", default="", help="of the protocol (default: its first with Inception)")
+    parser.add_argument("--metric", metavar="M", default="", help="fid (default), or patch_fid, pr, kid, fd_dinov2")
     parser.add_argument("--inception", metavar="FILE", default="", help="its weights (default: the released ones)")
-    parser.add_argument(
-        "--features", metavar="K", type=int, default=0, help="keep those of K images, for precision and recall"
-    )
+    parser.add_argument("--dinov2", metavar="PLACE", default="", help=f"folder or hub id (default: {NETWORK})")
+    parser.add_argument("--features", metavar="K", type=int, default=0, help="keep those of K images, for pr and kid")
     parser.add_argument("--batch", metavar="B", type=int, default=64, help="images a device at a time (default: 64)")
     parser.add_argument("--data-dir", metavar="DIR", default="", help="of tfds (default: the library's)")
     processes.add_arguments(parser)
     arguments = parser.parse_args(argv)
     protocol = protocol_named(arguments.protocol)
     measure = _measure_of(protocol, arguments.metric)
+    places = _networks(arguments, measure)
     images = _opened(arguments, protocol, measure)
     processes.join(arguments)
     with processes.detecting_lost_processes():
-        network = open_inception(arguments.inception)
-        measure_real_images(images, network, meshes.make_mesh(), arguments.batch)
+        networks = FeatureNetworks([measure], places, meshes.make_mesh())
+        measure_real_images(images, networks, arguments.batch)
     if processes.is_first():
         _say(images)
 
 
 def _measure_of(protocol: Protocol, name: str) -> Measure:
     """The metric that a reference is for."""
-    with_one = [each for each in protocol.measures if each.network == "inception" and each.reference]
+    with_one = [each for each in protocol.known() if each.network in WIDTHS and each.reference]
     if not with_one:
-        raise UserError(f"--protocol {protocol.name} has no reference of Inception's features")
+        raise UserError(f"--protocol {protocol.name} has no reference of real images")
     if not name:
         return with_one[0]
     measure = protocol.measure(name)
     if measure not in with_one:
         raise UserError(f"--metric {name} has no reference: use {' or '.join(each.name for each in with_one)}")
     return measure
+
+
+def _networks(arguments: argparse.Namespace, measure: Measure) -> dict[str, str]:
+    """Where the metric's network is, if that is said."""
+    given = {name: place for name in WIDTHS if (place := getattr(arguments, name))}
+    for name in given:
+        if name != measure.network:
+            raise UserError(f"--{name}: {measure.name} does not need it")
+    return given
 
 
 def _opened(arguments: argparse.Namespace, protocol: Protocol, measure: Measure) -> RealImages:

@@ -1,29 +1,35 @@
 """`evaluate --protocol` on the tiny run, with a small network in the place of Inception."""
 
+import functools
 import json
 
 import numpy as np
 import pytest
-from small_features import SmallFeatures, in_place_of_inception, write_small_reference
+from PIL import Image
+from small_features import SmallFeatures, few_numbers, in_place_of_inception, write_small_reference
 
-from sid_jax import evaluate
+from sid_jax import evaluate, reference
 from sid_jax.errors import UserError
-from sid_jax.evaluation import saved
+from sid_jax.evaluation import request, saved, statistics
+from sid_jax.metrics.kid import kernel_distance
 
 
 @pytest.fixture(scope="module")
-def reference(tmp_path_factory):
+def of_numbers(tmp_path_factory):
     return write_small_reference(tmp_path_factory.mktemp("reference") / "real.npz")
 
 
 @pytest.fixture
-def measure(finished, tiny, reference, tmp_path):
+def measure(finished, tiny, of_numbers, tmp_path):
     """Runs the command on 40 images of the tiny run, with more flags; returns its JSON."""
 
-    def run(*flags, source=("--run", finished), prompts=("--prompts", tiny / "prompts.txt")):
+    own = {"source": ("--run", finished), "prompts": ("--prompts", tiny / "prompts.txt"), "against": of_numbers}
+
+    def run(*flags, fails_at=None, **others):
+        source, prompts, against = (own | others).values()
         table = tmp_path / "table.json"
-        arguments = [*source, *prompts, "--protocol=coco30k", "--metrics=fid", f"--reference={reference}", *flags]
-        with in_place_of_inception():
+        arguments = [*source, *prompts, "--protocol=coco30k", "--metrics=fid", f"--reference={against}", *flags]
+        with in_place_of_inception(fails_at):
             evaluate.main([*map(str, arguments), f"--json={table}"])
         return json.loads(table.read_text())
 
@@ -49,9 +55,8 @@ def test_a_run_by_a_protocol_its_dump_and_the_dump_as_pictures(measure, tiny, tm
     assert captions == [prompts[i % len(prompts)] for i in range(40)]
 
     # What was measured is kept, and the same command says it again.
-    seen = SmallFeatures.seen
     again = measure("--samples=40", "--batch=16", f"--dump={tmp_path / 'pictures'}", f"--out={tmp_path / 'out'}")
-    assert again["rows"] == found["rows"] and SmallFeatures.seen == seen
+    assert again["rows"] == found["rows"] and SmallFeatures.calls == []
 
     pictures = measure(source=("--images", tmp_path / "pictures"), prompts=())["rows"]["images"]
     assert pictures["fid_40"]["value"] == pytest.approx(row["fid_40"]["value"], rel=1e-6)
@@ -60,21 +65,12 @@ def test_a_run_by_a_protocol_its_dump_and_the_dump_as_pictures(measure, tiny, tm
 def test_one_that_was_killed_goes_on(measure, monkeypatch, tmp_path):
     whole = measure("--samples=40", "--batch=8", f"--dump={tmp_path / 'whole'}")
     flags = "--samples=40", "--batch=8", f"--dump={tmp_path / 'cut'}", f"--out={tmp_path / 'out'}"
-    seen = SmallFeatures.__call__
-
-    def look(self, images):
-        if look.left == 0:
-            raise KeyboardInterrupt
-        look.left -= 1
-        return seen(self, images)
-
     monkeypatch.setattr(saved.SavedMeasurement, "due", lambda self: True)
-    monkeypatch.setattr(SmallFeatures, "__call__", look)
-    for look.left in (1, 2):
+    for fails_at in (1, 2):
         with pytest.raises(KeyboardInterrupt):
-            measure(*flags)
-    look.left = 2  # of five batches those that are left
+            measure(*flags, fails_at=fails_at)
     found = measure(*flags)
+    assert SmallFeatures.calls == [8, 8]  # of five batches those that were left
     for key, value in whole["rows"]["student"]["fid_40"].items():
         if isinstance(value, float):
             np.testing.assert_allclose(found["rows"]["student"]["fid_40"][key], value, rtol=1e-9)
@@ -134,9 +130,37 @@ def test_flags_that_do_not_fit_are_one_line(flags, said):
     assert said in str(error.value) and "\n" not in str(error.value)
 
 
-def test_a_reference_of_another_network_is_refused(reference):
-    with pytest.raises(UserError, match=r"is of features of 8 numbers, and fid is of Inception's 2048"):
-        evaluate.main(["--run=r", "--protocol=cifar10", "--metrics=fid", f"--reference={reference}"])
+def test_a_reference_of_another_network_is_refused(of_numbers):
+    with pytest.raises(UserError, match=r"is of features of 6 numbers, and fid is of Inception's 2048"):
+        evaluate.main(["--run=r", "--protocol=cifar10", "--metrics=fid", f"--reference={of_numbers}"])
+
+
+def test_the_kernel_distance_to_features_that_a_reference_keeps(measure, monkeypatch, tmp_path):
+    """Of pictures, against a reference that the command makes; with small subsets."""
+    for name, count in (("real", 40), ("made", 30)):
+        (tmp_path / name).mkdir()
+        for i, image in enumerate(np.random.default_rng(count).integers(0, 256, (count, 16, 16, 3), np.uint8)):
+            Image.fromarray(image).save(tmp_path / name / f"{i}.png")
+    few = functools.partial(kernel_distance, subsets=5, subset_size=25)
+    monkeypatch.setattr(statistics, "kernel_distance", few)
+    monkeypatch.setattr(request, "SUBSET_SIZE", 25)
+    monkeypatch.setattr(statistics, "SUBSET_SIZE", 25)
+    with in_place_of_inception():
+        for kept in (24, 40):
+            reference.main([
+                f"--images={tmp_path / 'real'}", f"--out={tmp_path / f'{kept}.npz'}", "--protocol=ffhq64",
+                "--metric=kid", f"--features={kept}",
+            ])  # fmt: skip
+    flags = "--protocol=ffhq64", "--metrics=kid", "--samples=30"
+    source = {"source": ("--images", tmp_path / "made"), "prompts": ()}
+    row = measure(*flags, against=tmp_path / "40.npz", **source)["rows"]["images"]
+    pictures = {name: np.stack([np.asarray(Image.open(tmp_path / name / f"{i}.png")) for i in range(count)])
+                for name, count in (("real", 40), ("made", 30))}  # fmt: skip
+    expected = few(few_numbers(pictures["made"], np), few_numbers(pictures["real"], np).astype(np.float16))
+    assert row["kid_30"]["value"] == pytest.approx(expected.mean, rel=1e-9)
+    assert row["kid_std_30"]["value"] == pytest.approx(expected.std, rel=1e-9)
+    with pytest.raises(UserError, match=r"24\.npz has features of 24 images, and kid needs 25: python -m sid_jax.ref"):
+        measure(*flags, against=tmp_path / "24.npz", **source)
 
 
 EIGHT = """
@@ -150,11 +174,11 @@ with in_place_of_inception():
 
 
 @pytest.mark.slow
-def test_eight_devices_measure_what_one_does(measure, finished, tiny, reference, eight_devices, tmp_path):
+def test_eight_devices_measure_what_one_does(measure, finished, tiny, of_numbers, eight_devices, tmp_path):
     """Each device makes as many images at a time, so that they round alike."""
     one = measure("--samples=64", "--batch=8", f"--dump={tmp_path / 'one'}")
     eight_devices(
-        EIGHT, f"--run={finished}", "--protocol=coco30k", "--metrics=fid", f"--reference={reference}",
+        EIGHT, f"--run={finished}", "--protocol=coco30k", "--metrics=fid", f"--reference={of_numbers}",
         f"--prompts={tiny / 'prompts.txt'}", "--samples=64", "--batch=8", f"--dump={tmp_path / 'eight'}",
         f"--json={tmp_path / 'eight.json'}",
     )  # fmt: skip

@@ -1,63 +1,18 @@
 """Statistics of real images: of each place, by a protocol's transform, gone on with, on one device and on several."""
 
-from types import SimpleNamespace
-
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
+from small_features import SmallFeatures, few_numbers, in_place_of_inception
 
 from sid_jax import reference
 from sid_jax.errors import UserError
-from sid_jax.evaluation import real_statistics
 from sid_jax.evaluation.references import read_reference
 from sid_jax.evaluation.saved import SavedMeasurement
 from sid_jax.evaluation.transforms import centre_crop, lanczos
-from sid_jax.runtime.devices import mesh as meshes
 
-COUNT, WIDTH = 45, 6
+COUNT = 45
 RNG = np.random.default_rng(0)
-
-
-class FewNumbers:
-    """In the place of Inception: sums over halves of an image, computed on the devices."""
-
-    width = WIDTH
-    calls = None
-    fails_at = None
-
-    def __init__(self, network, variant, mesh):
-        self.variant = variant
-        self._program = jax.jit(lambda images: few_numbers(images, jnp), out_shardings=meshes.replicated(mesh))
-
-    def __call__(self, images):
-        if self.calls is not None:
-            if len(self.calls) == self.fails_at:
-                raise KeyboardInterrupt
-            self.calls.append(len(images))
-        return np.asarray(self._program(images)), None
-
-
-def few_numbers(images, np):
-    """Of images `[B, H, W, 3]`, by NumPy or JAX: sums of whole numbers, which are the same in any order."""
-    whole = images.astype("int32")
-    half = images.shape[1] // 2
-    sums = whole[:, :half].sum((1, 2)), np.square(whole[:, half:] // 16).sum((1, 2))
-    return np.concatenate(sums, axis=-1).astype("float32") / 2**20
-
-
-def opened(place):
-    """In the place of `open_inception`."""
-    return SimpleNamespace(params=None, where=place, released=None, sha256="0" * 64)
-
-
-@pytest.fixture(autouse=True)
-def network(monkeypatch):
-    monkeypatch.setattr(real_statistics, "InceptionFeatures", FewNumbers)
-    monkeypatch.setattr(reference, "open_inception", opened)
-    monkeypatch.setattr(FewNumbers, "calls", [])
-    monkeypatch.setattr(FewNumbers, "fails_at", None)
 
 
 @pytest.fixture(scope="module")
@@ -74,9 +29,10 @@ def photos(tmp_path_factory):
 def made(tmp_path):
     """A function from flags to what the command writes, as it is read."""
 
-    def run(*flags, protocol="coco30k-train", out="real.npz"):
+    def run(*flags, protocol="coco30k-train", out="real.npz", fails_at=None):
         arguments = [f"--protocol={protocol}", f"--out={tmp_path / out}", "--batch=8", *map(str, flags)]
-        reference.main(arguments)
+        with in_place_of_inception(fails_at):
+            reference.main(arguments)
         return read_reference(tmp_path / out)
 
     return run
@@ -103,16 +59,12 @@ def test_statistics_of_a_folder(made, photos, tmp_path, capsys):
 def test_an_interrupted_one_goes_on_to_the_same_bytes(made, photos, tmp_path, monkeypatch):
     made(f"--images={photos}", "--features=9", out="whole.npz")
     monkeypatch.setattr(SavedMeasurement, "due", lambda saved: True)
-    FewNumbers.fails_at = 2
     for _ in range(2):
-        FewNumbers.calls.clear()
         with pytest.raises(KeyboardInterrupt):
-            made(f"--images={photos}", "--features=9")
-        assert FewNumbers.calls == [8, 8] and not (tmp_path / "real.npz").exists()
-    FewNumbers.calls.clear()
-    FewNumbers.fails_at = None
+            made(f"--images={photos}", "--features=9", fails_at=2)
+        assert SmallFeatures.calls == [8, 8] and not (tmp_path / "real.npz").exists()
     found, whole = made(f"--images={photos}", "--features=9"), read_reference(tmp_path / "whole.npz")
-    assert len(FewNumbers.calls) == 2
+    assert len(SmallFeatures.calls) == 2
     np.testing.assert_allclose(found.statistics.covariance, whole.statistics.covariance, rtol=1e-9)
     assert np.array_equal(found.features, whole.features) and found.about == whole.about
     assert sorted(path.name for path in tmp_path.iterdir()) == ["real.npz", "whole.npz"]
@@ -130,7 +82,7 @@ def test_patches_of_images_that_differ_in_size(made, photos):
     ("flags", "problem"),
     [
         (["--protocol=coco"], "--protocol is 'coco': did you mean coco30k?"),
-        (["--protocol=digits"], "protocol digits has no reference of Inception"),
+        (["--protocol=digits"], "protocol digits has no reference of real images"),
         (["--metric=clip_g14"], "--metric clip_g14 has no reference: use fid"),
         (["--features=46"], "--features is 46: use 0 to 45"),
         (["--batch=0"], "--batch is 0"),
@@ -158,13 +110,11 @@ def test_a_file_that_is_there_and_a_picture_that_is_none(made, photos, tmp_path)
 ON_DEVICES = """
 import sys, jax
 sys.path.insert(0, "tests")
-import test_reference
+from small_features import in_place_of_inception
 from sid_jax import reference
-from sid_jax.evaluation import real_statistics
-real_statistics.InceptionFeatures = test_reference.FewNumbers
-reference.open_inception = test_reference.opened
 assert len(jax.devices()) == 8
-reference.main([f"--images={sys.argv[1]}", f"--out={sys.argv[2]}", "--protocol=coco30k-train", "--batch=2"])
+with in_place_of_inception():
+    reference.main([f"--images={sys.argv[1]}", f"--out={sys.argv[2]}", "--protocol=coco30k-train", "--batch=2"])
 """
 
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 
 from sid_jax.evaluation.transforms import threads
 from sid_jax.runtime.devices import mesh as meshes
@@ -57,6 +58,16 @@ class Batch:
         if not isinstance(self._host, list):
             self._host = list(self._host)
         return self._host
+
+    def sizes(self) -> list[tuple[int, int]]:
+        """Heights and widths of the images, each once; all processes call this together."""
+        if self._devices is not None:
+            height, width = self._devices.shape[1:3]
+            return [(height, width)]
+        own = [image.shape[:2] for image in self.on_host()]
+        if jax.process_count() > 1:  # the least and the largest are enough to know whether there is more than one
+            own = multihost_utils.process_allgather(np.array([min(own), max(own)])).reshape(-1, 2).tolist()
+        return list(dict.fromkeys((height, width) for height, width in own))
 
     def on_devices(self) -> jax.Array:
         """All images, which are of one size."""

@@ -12,7 +12,8 @@ from flax import nnx
 from sid_jax.errors import UserError
 from sid_jax.evaluation.clip_networks import open_clip_model, open_head
 from sid_jax.evaluation.clip_variants import VARIANTS, Variant
-from sid_jax.evaluation.vision import Feed, normalised, onto
+from sid_jax.evaluation.feed import Feed
+from sid_jax.evaluation.vision import normalised, onto
 from sid_jax.models.aesthetic import AestheticPredictor
 from sid_jax.runtime.devices import mesh as meshes
 from sid_jax.runtime.devices.gather import gather_weights
@@ -44,14 +45,14 @@ class ClipScore:
             graph, head_params = open_head(head, component.config.projection_dim)
         self.component = onto(component, mesh)
         self.side: int = component.config.vision_config.image_size
-        self.feed = Feed(self.change, mesh)
+        self.feed = Feed(mesh, self.change)
         self._end = self._prefix = None
         if self._tokenizer is not None:
             self._end = self._tokenizer.eos_token_id
             self._prefix = self._words(self.variant.prefix)
         self._params = self.component.whole, meshes.place(head_params, meshes.replicated(mesh))
         self._program = jax.jit(
-            functools.partial(_scores, self.variant, self.component, graph, mesh, self.side),
+            functools.partial(scores_of, self.variant, self.component, graph, mesh, self.side),
             out_shardings=meshes.replicated(mesh),
         )
 
@@ -108,7 +109,7 @@ class ClipScore:
         return ids[1 : int(np.argmax(ids == self._end))]
 
 
-def _scores(
+def scores_of(
     variant: Variant,
     component: Component,
     head: AestheticPredictor | None,
@@ -118,7 +119,7 @@ def _scores(
     images: jax.Array,
     ids: jax.Array | None,
 ) -> jax.Array:
-    """uint8 `[B, h, w, 3]` and tokens `[B, L]` -> `[B]`."""
+    """The program of `ClipScore`: uint8 `[B, h, w, 3]` and tokens `[B, L]` -> `[B]`."""
     with jax.default_matmul_precision("highest"):
         model: Any = gather_weights(nnx.merge(component.graphdef, params[0]), mesh)
         pixels = variant.on_device(images.astype(jnp.float32), side)

@@ -9,7 +9,7 @@ from flax import nnx
 
 from sid_jax.errors import UserError
 from sid_jax.evaluation.clip_variants import Variant
-from sid_jax.evaluation.vision import network_in
+from sid_jax.evaluation.vision import described, network_in
 from sid_jax.formats.bundle import Tensors
 from sid_jax.formats.clip_tokenizer import has_tokenizer, read_tokenizer
 from sid_jax.formats.hub import fetch_file
@@ -30,8 +30,21 @@ _VISION_H14 = {
     "hidden_act": "gelu", "hidden_size": 1280, "intermediate_size": 5120, "num_attention_heads": 16,
     "num_hidden_layers": 32, "patch_size": 14,
 }  # fmt: skip
+_VISION_G14 = {**_VISION_H14, "hidden_size": 1408, "intermediate_size": 6144, "num_hidden_layers": 40}
+_VISION_L14 = {
+    "hidden_size": 1024, "intermediate_size": 4096, "num_attention_heads": 16, "num_hidden_layers": 24,
+    "patch_size": 14,
+}  # fmt: skip
 H14 = {"model_type": "clip", "projection_dim": 1024, "text_config": _TEXT_H14, "vision_config": _VISION_H14}
 """ViT-H/14, of which HPSv2's files have no configuration."""
+_PUBLISHED = {
+    "openai/clip-vit-large-patch14": {
+        "model_type": "clip", "projection_dim": 768, "vision_config": _VISION_L14,
+        "text_config": {"hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12},
+    },
+    "yuvalkirstain/PickScore_v1": H14,
+    "laion/CLIP-ViT-g-14-laion2B-s12B-b42K": {**H14, "vision_config": _VISION_G14},
+}  # fmt: skip
 
 _HEAD = "sac+logos+ava1-l14-linearMSE.pth"
 _HEAD_AT = f"https://github.com/christophschuhmann/improved-aesthetic-predictor/raw/main/{_HEAD}"
@@ -60,6 +73,18 @@ def open_clip_model(variant: Variant, place: str = "") -> tuple[Component, Any]:
     if not has_tokenizer(folder):
         folder = locate_network(variant.texts or variant.network, weights=False)
     return component, read_tokenizer(folder)
+
+
+def described_clip(variant: Variant, place: str = "") -> Component:
+    """The network of a score, as `plan` needs it: of published ones nothing is fetched.
+
+    Raises:
+      UserError: there is no such place, or it has another network.
+    """
+    place = place or variant.network
+    if Path(place).suffix in SUFFIXES:
+        return build("CLIPModel", H14, where=place)
+    return described(place, "CLIPModel", _PUBLISHED)
 
 
 def of_open_clip(file: Path, config: dict[str, Any]) -> Component:

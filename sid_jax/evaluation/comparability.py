@@ -43,6 +43,9 @@ def compared(request: Request, subjects: Sequence[Mapping[str, Any]], released: 
             differences.append("Inception has other weights than the released ones")
         elif released is None:
             unknown.append("whether Inception's weights are the released ones: the file is not the released file")
+    for each in request.measures:
+        if each not in protocol.measures:
+            unknown.append(f"what {each.name} may be compared with, as the table of {protocol.name} does not have it")
     for name, reference in request.references.items():
         _look_at_reference(protocol, protocol.measure(name), reference, differences, unknown)
     return Comparability(differences, unknown)

@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from sid_jax.evaluation.feed import Feed
 from sid_jax.evaluation.transforms import bicubic
-from sid_jax.evaluation.vision import Feed, network_in, normalised, onto
+from sid_jax.evaluation.vision import described, network_in, normalised, onto
 from sid_jax.formats.network_folder import locate_network
 from sid_jax.runtime.devices import mesh as meshes
 from sid_jax.runtime.devices.gather import gather_weights
@@ -17,7 +18,12 @@ from sid_jax.teachers import Component
 
 NETWORK = "facebook/dinov2-large"
 """ViT-L/14 without registers, `dinov2_vitl14` of torch.hub, in transformers' format: 1.2 GB."""
-SIDE = 224
+_LARGE = {
+    "model_type": "dinov2", "hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "image_size": 518,
+    "patch_size": 14,
+}  # fmt: skip
+SIDE, WIDTH = 224, 1024
+"""Pixels of its input, and numbers of a feature."""
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Of the channels of ImageNet."""
 
@@ -40,9 +46,9 @@ class Dinov2Features:
         component = network_in(locate_network(place or NETWORK), "Dinov2Model", hub_positions=hub_positions)
         self.component = onto(component, mesh)
         self.width: int = component.config.hidden_size
-        self.feed = Feed(lambda image: bicubic(image, SIDE), mesh)
+        self.feed = Feed(mesh, self.change)
         self._program = jax.jit(
-            functools.partial(_features, self.component, mesh), out_shardings=meshes.replicated(mesh)
+            functools.partial(dinov2_features_of, self.component, mesh), out_shardings=meshes.replicated(mesh)
         )
 
     def __call__(self, images: np.ndarray | jax.Array) -> np.ndarray:
@@ -54,6 +60,10 @@ class Dinov2Features:
         """
         return self.measure(self.feed(images))[: len(images)]
 
+    def change(self, image: np.ndarray) -> np.ndarray:
+        """What the host does to the bytes of an image, uint8 `[H, W, 3]` -> `[224, 224, 3]`, as `feed` to batches."""
+        return bicubic(image, SIDE)
+
     def measure(self, images: jax.Array) -> np.ndarray:
         """The same of images that `feed` has brought to the devices."""
         return np.asarray(self._program(self.component.whole, images))
@@ -63,8 +73,17 @@ class Dinov2Features:
         return self._program.lower(self.component.whole, images)
 
 
-def _features(component: Component, mesh: jax.sharding.Mesh, params: Any, images: jax.Array) -> jax.Array:
-    """uint8 `[B, 224, 224, 3]` -> `[B, D]`."""
+def described_dinov2(place: str) -> Component:
+    """The network of a place, as `plan` needs it: of the published one nothing is fetched.
+
+    Raises:
+      UserError: there is no such place, or it has another network.
+    """
+    return described(place or NETWORK, "Dinov2Model", {NETWORK: _LARGE}, hub_positions=True)
+
+
+def dinov2_features_of(component: Component, mesh: jax.sharding.Mesh, params: Any, images: jax.Array) -> jax.Array:
+    """The program of `Dinov2Features`: uint8 `[B, 224, 224, 3]` -> `[B, D]`."""
     with jax.default_matmul_precision("highest"):
         model: Any = gather_weights(nnx.merge(component.graphdef, params), mesh)
         features: jax.Array = model(normalised(images.astype(jnp.float32), MEAN, STD))

@@ -15,6 +15,7 @@ from flax import nnx
 from huggingface_hub import is_offline_mode
 
 from sid_jax.errors import UserError
+from sid_jax.evaluation.feed import Feed
 from sid_jax.evaluation.transforms import VARIANTS, network_input
 from sid_jax.formats.bundle import Tensors
 from sid_jax.formats.fingerprint import digest_of_tensors
@@ -24,7 +25,6 @@ from sid_jax.formats.safetensors_files import open_weights, write_weights
 from sid_jax.formats.state_dict import Stored, from_params, layout, to_params
 from sid_jax.formats.torch_file import SUFFIXES, open_torch_file
 from sid_jax.models.inception import FEATURES, InceptionV3
-from sid_jax.models.layers.execution import platform_of
 from sid_jax.runtime.devices import mesh as meshes
 from sid_jax.runtime.storage.files import on_disk
 
@@ -93,8 +93,7 @@ def open_inception(place: str | os.PathLike = "") -> Inception:
 class InceptionFeatures:
     """Images to features and logits, in float32, each image on one device of a mesh.
 
-    It is one program for each size of images and of batches. A batch on the host that is smaller than one before is
-    filled up to it, so that the last one of a set needs no program of its own.
+    It is one program for each size of images and of batches; see `Feed` for those of the host.
 
     Args:
       network: its parameters.
@@ -105,16 +104,15 @@ class InceptionFeatures:
     def __init__(self, network: Inception, variant: str, mesh: jax.sharding.Mesh) -> None:
         if variant not in VARIANTS:
             raise ValueError(f"{variant!r} is not one of {', '.join(VARIANTS)}")
-        self._mesh, self.width = mesh, FEATURES
+        self.width = FEATURES
         self._params = meshes.place(network.params, meshes.replicated(mesh))
-        on_cpu = platform_of(mesh.devices.flat[0].platform) == "cpu"
-        graph = nnx.graphdef(abstract_inception(on_cpu))
+        graph = nnx.graphdef(abstract_inception(meshes.is_of_cpus(mesh)))
         self._program = jax.jit(
             functools.partial(features_of, graph, variant),
             in_shardings=(meshes.replicated(mesh), meshes.batch_sharding(mesh)),
             out_shardings=meshes.replicated(mesh),
         )
-        self._largest: dict[tuple[int, ...], int] = {}
+        self._feed = Feed(mesh)
 
     def __call__(self, images: np.ndarray | jax.Array) -> tuple[np.ndarray, np.ndarray]:
         """Features of a batch, the same on every process.
@@ -127,23 +125,13 @@ class InceptionFeatures:
           float32 `[B, 2048]`, which the FID is of, and the logits without bias, `[B, 1008]`.
         """
         count = len(images)
-        if not isinstance(images, jax.Array):
-            images = meshes.place(self._filled(images), meshes.batch_sharding(self._mesh))
-        pool, logits = self._program(self._params, images)
+        pool, logits = self._program(self._params, self._feed(images))
         return np.asarray(pool)[:count], np.asarray(logits)[:count]
 
     def lower(self, batch: int, height: int, width: int) -> jax.stages.Lowered:
         """The program for images of a size, lowered and not compiled."""
         images = jax.ShapeDtypeStruct((batch, height, width, 3), np.uint8)
         return self._program.lower(jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), self._params), images)
-
-    def _filled(self, images: np.ndarray) -> np.ndarray:
-        """The batch, as large as the largest one before, and split evenly by the devices."""
-        size = images.shape[1:]
-        devices = self._mesh.size
-        largest = self._largest[size] = max(self._largest.get(size, 0), -(-len(images) // devices) * devices)
-        missing = largest - len(images)
-        return np.concatenate([images, np.zeros((missing, *size), images.dtype)]) if missing else images
 
 
 def features_of(graph: Any, variant: str, params: nnx.State, images: jax.Array) -> tuple[jax.Array, jax.Array]:

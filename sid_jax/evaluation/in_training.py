@@ -13,7 +13,7 @@ from sid_jax.evaluation.asked import asked_for
 from sid_jax.evaluation.loop import measure_all, values_of
 from sid_jax.evaluation.networks import FeatureNetworks
 from sid_jax.evaluation.protocols import DIGITS, Measure, counted, protocol_named
-from sid_jax.evaluation.request import Request, of_pictures, requested
+from sid_jax.evaluation.request import NETWORKS, Request, of_pictures, requested
 from sid_jax.evaluation.sources import GeneratedImages, at_a_time
 from sid_jax.experiment.images import ImageProgram
 from sid_jax.teachers.conditions import Asked, Conditions
@@ -55,16 +55,20 @@ def request_of(config: ConfigDict) -> Request | None:
 
 
 def measures_of(config: ConfigDict) -> list[Measure]:
-    """The metrics that a run measures by a protocol: CLIP scores, whose network is large, only where it is named.
+    """The metrics that a run measures by a protocol: those of CLIP and DINOv2, which are large, only where named.
 
     Raises:
-      UserError: there is no such protocol.
+      UserError: there is no such protocol, or it has no such metric.
     """
     settings = config.evaluate
     if not settings.protocol or not settings.every:
         return []
     protocol = protocol_named(settings.protocol, f"{_KEY}protocol")
-    return [each for each in protocol.measures if settings.clip or each.network != "clip"]
+    own = [each for each in protocol.measures if settings.clip or each.network != "clip"]
+    try:
+        return [*own, *([protocol.measure("fd_dinov2")] if settings.dinov2 else ())]
+    except UserError as error:
+        raise UserError(f"{_KEY}dinov2: {error}") from error
 
 
 def names_of(request: Request) -> list[str]:
@@ -85,7 +89,7 @@ class ProtocolQuality:
     def __init__(self, request: Request, config: ConfigDict, program: ImageProgram, asked: Asked):
         self._request, self._program, self._asked, self._seed = request, program, asked, config.seed
         settings = config.evaluate
-        self._networks = FeatureNetworks(request.measures, settings.inception, settings.clip, program.mesh)
+        self._networks = FeatureNetworks(request.measures, {name: settings[name] for name in NETWORKS}, program.mesh)
         self._networks.check_references(request.protocol, request.measures, request.references)
         self._reals = self._networks.real_features(of_pictures(request), request.files)
 

@@ -1,7 +1,7 @@
 """The feature networks that the metrics of a protocol need, opened once, and what they see as instruments."""
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -11,10 +11,12 @@ from sid_jax.errors import UserError
 from sid_jax.evaluation.batch import Batch, Change
 from sid_jax.evaluation.clip_features import ClipScore
 from sid_jax.evaluation.clip_variants import VARIANTS
+from sid_jax.evaluation.dinov2_features import NETWORK, Dinov2Features
 from sid_jax.evaluation.features import InceptionFeatures, open_inception
 from sid_jax.evaluation.loop import Instrument
 from sid_jax.evaluation.protocols import HostTransform, Measure, Protocol
 from sid_jax.evaluation.references import Reference, check_made, made_with, pictures_in
+from sid_jax.evaluation.request import NETWORKS, WIDTHS
 from sid_jax.evaluation.sources import MOST_AT_A_TIME
 from sid_jax.evaluation.statistics import (
     Features,
@@ -22,18 +24,23 @@ from sid_jax.evaluation.statistics import (
     MeanScore,
     Statistic,
     inception_score_of,
+    kernel_distance_to,
     precision_recall_to,
 )
 from sid_jax.evaluation.transforms import centre_crop, lanczos
+from sid_jax.runtime.devices import mesh as meshes
+
+Look = Callable[[Batch, Sequence[Any] | None], Features]
+"""Images, and what each is of -> features; see `Instrument`."""
 
 
 class FeatureNetworks:
-    """Inception and CLIP, as far as the metrics need them.
+    """Inception, DINOv2 and CLIP, as far as the metrics need them.
 
     Args:
       measures: the metrics.
-      inception: the file of its weights; empty: the released ones.
-      clip: folder or hub id of the CLIP model; empty: that of the metric's name.
+      places: where networks are, by the names of `NETWORKS`: the file of Inception's weights, folders or hub ids of the
+        others; empty or none: the released ones, of CLIP that of the metric's name.
       mesh: the devices, all of which have the whole networks.
 
     Attributes:
@@ -44,23 +51,58 @@ class FeatureNetworks:
       UserError: a network can't be opened.
     """
 
-    def __init__(self, measures: Sequence[Measure], inception: str, clip: str, mesh: jax.sharding.Mesh):
-        self.mesh, self.sha256, self.released = mesh, dict[str, str](), None
-        self._inception, self._clip = dict[str, InceptionFeatures](), dict[str, ClipScore]()
-        variants = dict.fromkeys(each.variant for each in measures if each.network == "inception")
-        if variants:
-            network = open_inception(inception)
-            self.sha256["inception"], self.released = network.sha256, network.released
-            self._inception = {variant: InceptionFeatures(network, variant, mesh) for variant in variants}
-        scores = dict.fromkeys(each.variant for each in measures if each.network == "clip")
-        if clip and len({VARIANTS[variant].network for variant in scores}) > 1:
+    def __init__(self, measures: Sequence[Measure], places: Mapping[str, str], mesh: jax.sharding.Mesh):
+        self.mesh, self.sha256 = mesh, dict[str, str]()
+        self.released: bool | None = None
+        self._looks, self._widths = dict[tuple[str, str], Look](), dict[str, int]()
+        variants = {network: list(dict.fromkeys(each.variant for each in measures if each.network == network))
+                    for network in NETWORKS}  # fmt: skip
+        if variants["inception"]:
+            self._open_inception(places.get("inception", ""), variants["inception"])
+        if variants["dinov2"]:
+            self._open_dinov2(places.get("dinov2", ""), variants["dinov2"])
+        self._open_clip(places.get("clip", ""), variants["clip"])
+
+    def _open_inception(self, place: str, variants: Sequence[str]) -> None:
+        network = open_inception(place)
+        self.sha256["inception"], self.released = network.sha256, network.released
+        for variant in variants:
+            features = InceptionFeatures(network, variant, self.mesh)
+            self._looks["inception", variant] = InceptionLook(features)
+            self._widths["inception"] = features.width
+
+    def _open_dinov2(self, place: str, variants: Sequence[str]) -> None:
+        features = Dinov2Features(place, self.mesh)
+        if features.width != WIDTHS["dinov2"]:
             raise UserError(
-                f"{clip}: one place for the networks of {', '.join(scores)}, which are different: leave it out, or "
+                f"{features.component.where}: its features have {features.width} numbers, and those of fd_dinov2 "
+                f"{WIDTHS['dinov2']}: name {NETWORK}, or a copy of it"
+            )
+        self.sha256["dinov2"], self._widths["dinov2"] = features.component.digest(), features.width
+
+        def look(batch: Batch, asked: Sequence[Any] | None) -> Features:
+            return {"pool": features.measure(batch.changed(features.change).on_devices())}
+
+        self._looks.update({("dinov2", variant): look for variant in variants})
+
+    def _open_clip(self, place: str, variants: Sequence[str]) -> None:
+        if place and len({VARIANTS[variant].network for variant in variants}) > 1:
+            raise UserError(
+                f"{place}: one place for the networks of {', '.join(variants)}, which are different: leave it out, or "
                 "measure them one at a time"
             )
-        for variant in scores:
-            score = self._clip[variant] = ClipScore(clip, variant, mesh)
+        for variant in variants:
+            score = ClipScore(place, variant, self.mesh)
             self.sha256[variant] = score.component.digest()
+            self._looks["clip", variant] = _clip_look(score)
+
+    def look(self, measure: Measure) -> Look:
+        """What sees the images of a metric."""
+        return self._looks[measure.network, measure.variant]
+
+    def width(self, measure: Measure) -> int:
+        """Numbers of a feature of a metric."""
+        return self._widths[measure.network]
 
     def instruments(
         self, protocol: Protocol, measures: Sequence[Measure], references: Mapping[str, Reference], reals: "Reals"
@@ -76,10 +118,9 @@ class FeatureNetworks:
             groups.setdefault((each.network, each.variant, each.transformed), []).append(each)
         instruments = []
         for (network, variant, transformed), some in groups.items():
-            look = self._inception_look(variant) if network == "inception" else self._clip_look(variant)
             change = change_of(protocol.transform) if transformed else None
             statistics = tuple(_statistic(each, references, reals) for each in some)
-            instruments.append(Instrument(look, statistics, change))
+            instruments.append(Instrument(self._looks[network, variant], statistics, change))
         return instruments
 
     def check_references(
@@ -100,28 +141,51 @@ class FeatureNetworks:
         found: Reals = {}
         for each in measures:
             if each.name in files:
-                look, batch = self._inception[each.variant], MOST_AT_A_TIME * self.mesh.size
-                pools = [look(pictures)[0] for pictures in pictures_in(files[each.name], batch)]
+                look, size = self._looks[each.network, each.variant], MOST_AT_A_TIME * self.mesh.size
+                pools = []
+                for pictures in pictures_in(files[each.name], size):
+                    rows = np.minimum(meshes.local_rows(size, self.mesh), len(pictures) - 1)
+                    batch = Batch(0, len(pictures), self.mesh, host=list(pictures[rows]), size=size)
+                    pools.append(look(batch, None)["pool"][: len(pictures)])
                 found[each.name] = np.concatenate(pools)
         return found
 
-    def _inception_look(self, variant: str) -> Any:
-        features = self._inception[variant]
 
-        def look(batch: Batch, asked: Sequence[Any] | None) -> Features:
-            pool, logits = features(batch.on_devices())
-            return {"pool": pool, "logits": logits}
+class InceptionLook:
+    """Images to Inception's features. Those of one host may differ in size: then each size is looked at alone."""
 
-        return look
+    def __init__(self, features: InceptionFeatures) -> None:
+        self._features = features
 
-    def _clip_look(self, variant: str) -> Any:
-        score = self._clip[variant]
+    def __call__(self, batch: Batch, asked: Sequence[Any] | None) -> Features:
+        sizes = batch.sizes()
+        if len(sizes) == 1:
+            return self._named(batch.on_devices())
+        if jax.process_count() > 1:
+            (height, width), (other_height, other_width), *_ = sizes
+            raise UserError(
+                f"images of {width} x {height} and of {other_width} x {other_height} pixels, which several processes "
+                "can't measure together: start one"
+            )
+        images = batch.on_host()
+        found: dict[str, np.ndarray] = {}
+        for size in sizes:
+            rows = [row for row, image in enumerate(images) if image.shape[:2] == size]
+            for name, values in self._named(np.stack([images[row] for row in rows])).items():
+                found.setdefault(name, np.zeros((batch.size, values.shape[1]), np.float32))[rows] = values
+        return found
 
-        def look(batch: Batch, asked: Sequence[Any] | None) -> Features:
-            assert asked is not None, "pictures without captions are refused before"
-            return {"score": score.measure(batch.changed(score.change).on_devices(), asked)}
+    def _named(self, images: np.ndarray | jax.Array) -> Features:
+        pool, logits = self._features(images)
+        return {"pool": pool, "logits": logits}
 
-        return look
+
+def _clip_look(score: ClipScore) -> Look:
+    def look(batch: Batch, asked: Sequence[Any] | None) -> Features:
+        assert asked is not None, "pictures without captions are refused before"
+        return {"score": score.measure(batch.changed(score.change).on_devices(), asked)}
+
+    return look
 
 
 Reals = dict[str, np.ndarray]
@@ -147,4 +211,6 @@ def _statistic(measure: Measure, references: Mapping[str, Reference], reals: Rea
         return FrechetToReference(measure.name, reference.statistics)
     real = reals.get(measure.name, reference.features)
     assert real is not None, "a reference without features or pictures is refused before"
+    if measure.statistic == "kid":
+        return kernel_distance_to(real, measure.values)
     return precision_recall_to(real, measure.values)

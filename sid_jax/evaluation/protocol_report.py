@@ -110,9 +110,11 @@ class ProtocolReport:
             lines = ["not comparable with the published table because:", *(f"  - {each}" for each in differences)]
         if unknown:
             lines += ["not known:", *(f"  - {each}" for each in unknown)]
-        if not differences and self.request.protocol.rows:
+        names = {name for each in self.request.measures for name in each.values}
+        rows = [row for row in self.request.protocol.rows if names & set(row.values)]
+        if not differences and rows:
             lines.append("published by this protocol:")
-            for row in self.request.protocol.rows:
+            for row in rows:
                 values = ", ".join(f"{name} {value:g}" for name, value in row.values.items())
                 lines.append(f"  {row.model}: {values} ({row.source})")
         return lines

@@ -3,6 +3,7 @@
 A number is comparable with a published one only where all of this is the same, so a protocol is a name for all of it.
 """
 
+import dataclasses
 import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -30,9 +31,10 @@ class Measure:
 
     Attributes:
       name: what it is called, as `--metrics` and the keys of results have it.
-      network: "inception", "clip" or "digits".
-      variant: of the network's input: "tf1", "torch", "clean" or "patch" of Inception, or the name of a CLIP score.
-      statistic: "fid", "is", "pr" (precision and recall), "mean" or "digits".
+      network: "inception", "dinov2", "clip" or "digits".
+      variant: of the network's input: "tf1", "torch", "clean" or "patch" of Inception, "bicubic" of DINOv2, or the name
+        of a CLIP score.
+      statistic: "fid", "kid", "is", "pr" (precision and recall), "mean" or "digits".
       transformed: whether it looks at what the host's transform leaves of an image, and not at the image itself.
       reference: what its reference is made of; empty: it has none.
       reference_count: images that the published reference is of; None: not said by who published it.
@@ -54,8 +56,14 @@ class Measure:
         return {
             "pr": ("precision", "recall"),
             "is": ("is", "is_std"),
+            "kid": ("kid", "kid_std"),
             "digits": ("frechet_distance", "precision", "recall", "prompt_accuracy"),
         }.get(self.statistic, (self.name,))
+
+    @property
+    def compares_features(self) -> bool:
+        """Whether it needs features of single real images, and not only their mean and covariance."""
+        return self.statistic in ("pr", "kid")
 
 
 SCORES = tuple(
@@ -90,7 +98,7 @@ class Protocol:
       count: images; 0: as many as are asked for.
       asked: what they are of: "prompts", "labels" (uniform, drawn for each image), "none" or "any".
       resolution: of the generated images, in pixels; 0: any.
-      measures: what is measured.
+      measures: what the table has, and is measured if nothing else is asked for.
       transform: what is done to an image before its features; None: nothing.
       prompts: the file that has the prompts, in words.
       prompts_sha256: its digest; empty: it is not known.
@@ -111,17 +119,33 @@ class Protocol:
     rows: tuple[Row, ...] = field(default=(), repr=False)
 
     def measure(self, name: str) -> Measure:
-        """One of its measures, or of `SCORES` where it has prompts.
+        """One of `known`.
 
         Raises:
           UserError: there is none of that name.
         """
-        known = [*self.measures, *(each for each in SCORES if self.asked == "prompts" and each not in self.measures)]
+        known = self.known()
         for measure in known:
             if measure.name == name:
                 return measure
         names = ", ".join(measure.name for measure in known)
         raise UserError(f"metric {name!r}: protocol {self.name} has {names}")
+
+    def known(self) -> tuple[Measure, ...]:
+        """Its measures, and what it can be asked for by name.
+
+        These are the kernel distance beside each FID; FD-DINOv2 where the images are of no prompts, and the scores of
+        `SCORES` where they are.
+        """
+        more = [each for each in SCORES if each not in self.measures] if self.asked == "prompts" else []
+        fid = next((each for each in self.measures if each.name == "fid"), None)
+        if fid is not None:
+            more.append(
+                dataclasses.replace(fid, name="kid", statistic="kid", reference=_WITH_FEATURES, reference_at="")
+            )
+            if self.asked != "prompts":
+                more.append(_fd_dinov2(self.name))
+        return (*self.measures, *more)
 
     def chosen(self, names: str = "") -> tuple[Measure, ...]:
         """Those of its measures that a text names, separated by commas; an empty one: all.
@@ -150,6 +174,19 @@ _ADM_IMAGENET = (
 def _edm(file: str, count: int | None = None) -> Measure:
     """The FID of EDM's tables, against the statistics that it published."""
     return Measure("fid", "inception", "tf1", "fid", True, f"EDM's {file}", count, _EDM_REFERENCES + file)
+
+
+_WITH_FEATURES = "the protocol's real images, with features of at least 1,000 of them"
+_EDM2_IMAGENET = "https://nvlabs-fi-cdn.nvidia.com/edm2/dataset-refs/img64.pkl"
+
+
+def _fd_dinov2(protocol: str) -> Measure:
+    """The Frechet distance of DINOv2's features. EDM2 published one of ImageNet, cropped as ADM does it."""
+    measure = Measure("fd_dinov2", "dinov2", "bicubic", "fid", True, "the training images by DINOv2")
+    if protocol == "imagenet64":
+        edm2 = "EDM2's img64.pkl, of another crop than EDM's"
+        return dataclasses.replace(measure, reference=edm2, reference_at=_EDM2_IMAGENET)
+    return measure
 
 
 _IS = Measure("is", "inception", "tf1", "is", True)

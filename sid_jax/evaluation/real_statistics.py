@@ -1,19 +1,15 @@
 """Statistics of real images by a protocol: what its Frechet distance, precision and recall compare with."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-import jax
 import numpy as np
 
 from sid_jax.data.sources.pictures import Pictures
-from sid_jax.errors import UserError
-from sid_jax.evaluation.batch import Batch, Change
-from sid_jax.evaluation.features import Inception, InceptionFeatures
+from sid_jax.evaluation.batch import Change
 from sid_jax.evaluation.loop import Instrument, add_up
-from sid_jax.evaluation.networks import change_of
+from sid_jax.evaluation.networks import FeatureNetworks, change_of
 from sid_jax.evaluation.protocols import Measure, Protocol
 from sid_jax.evaluation.references import made_with, write_reference
 from sid_jax.evaluation.saved import SavedMeasurement
@@ -35,7 +31,7 @@ class RealImages:
       place: where they are, as the user wrote it.
       protocol: whose transform they are given.
       measure: the metric of it that will compare with them.
-      features: of so many images features are kept, for precision and recall.
+      features: of so many images features are kept, for precision and recall, or the kernel distance.
       out: an .npz file.
     """
 
@@ -47,7 +43,7 @@ class RealImages:
     out: Path
 
 
-def measure_real_images(images: RealImages, network: Inception, mesh: jax.sharding.Mesh, batch: int) -> None:
+def measure_real_images(images: RealImages, networks: FeatureNetworks, batch: int) -> None:
     """Writes the statistics of all images, which are in memory a batch at a time.
 
     Of several processes all call this. The first one adds up; every few minutes it saves what it has beside the file,
@@ -55,14 +51,14 @@ def measure_real_images(images: RealImages, network: Inception, mesh: jax.shardi
 
     Args:
       images: of what, and where to.
-      network: whose features they are.
-      mesh: the devices.
+      networks: that of the metric, open.
       batch: images that a device looks at together.
 
     Raises:
       UserError: an image can't be used, or the images differ in size where the protocol does not make them alike.
     """
-    about = made_with(images.protocol, images.measure, network.sha256) | {
+    mesh, sha256 = networks.mesh, networks.sha256[images.measure.network]
+    about = made_with(images.protocol, images.measure, sha256) | {
         "protocol": images.protocol.name,
         "metric": images.measure.name,
         "images": images.place,
@@ -73,9 +69,8 @@ def measure_real_images(images: RealImages, network: Inception, mesh: jax.shardi
     saved = SavedMeasurement(images.out.parent, key) if processes.is_first() else None
     alike, change = _prepared(images.protocol, images.measure)
     source = StoredImages(images.pictures, count, None, batch * mesh.size, mesh, same_size=alike)
-    look = _Look(InceptionFeatures(network, images.measure.variant, mesh))
-    real = _RealFeatures(look.features.width, _spread(count, images.features))
-    add_up(source, [Instrument(look, (real,), change)], saved, name="measuring")
+    real = _RealFeatures(networks.width(images.measure), _spread(count, images.features))
+    add_up(source, [Instrument(networks.look(images.measure), (real,), change)], saved, name="measuring")
     if saved is not None:
         write_reference(images.out, real.moments, about, real.kept())
         saved.forget()
@@ -92,30 +87,6 @@ def _prepared(protocol: Protocol, measure: Measure) -> tuple[bool, Change | None
 
 def _middle(image: np.ndarray) -> np.ndarray:
     return np.asarray(patch_299(cast(Any, image[None]))[0])  # it only cuts, and so NumPy's array remains one
-
-
-class _Look:
-    """Images to features. Those that are smaller than a patch may differ in size: then each size is looked at alone."""
-
-    def __init__(self, features: InceptionFeatures) -> None:
-        self.features = features
-
-    def __call__(self, batch: Batch, asked: Sequence[Any] | None) -> Features:
-        images = batch.on_host()
-        sizes = list(dict.fromkeys(image.shape for image in images))
-        if len(sizes) == 1:
-            return {"pool": self.features(batch.on_devices())[0]}
-        if jax.process_count() > 1:
-            (height, width, _), (other_height, other_width, _) = sizes[:2]
-            raise UserError(
-                f"images of {width} x {height} and of {other_width} x {other_height} pixels, which several processes "
-                "can't measure together: start one"
-            )
-        pool = np.zeros((batch.size, self.features.width), np.float32)
-        for size in sizes:
-            rows = [row for row, image in enumerate(images) if image.shape == size]
-            pool[rows] = self.features(np.stack([images[row] for row in rows]))[0]
-        return {"pool": pool}
 
 
 class _RealFeatures:

@@ -129,12 +129,12 @@ def made_with(protocol: Protocol, measure: Measure, network_sha256: str) -> dict
 
     Args:
       protocol: the metric's.
-      measure: the metric, of Inception's features.
+      measure: the metric, of features of Inception or DINOv2.
       network_sha256: of the network's parameters.
     """
     transform = protocol.transform if measure.transformed else None
     return {
-        "network": "Inception-2015",
+        "network": {"inception": "Inception-2015", "dinov2": "DINOv2"}[measure.network],
         "network_sha256": network_sha256,
         "input": measure.variant,
         "transform": f"centre crop ({transform.offset}), Lanczos to {transform.size} px" if transform else "none",

@@ -7,8 +7,10 @@ from typing import NamedTuple
 
 from sid_jax.data.prompts import read_prompt_file
 from sid_jax.errors import UserError
+from sid_jax.evaluation.dinov2_features import WIDTH
 from sid_jax.evaluation.protocols import Measure, Protocol, protocol_named
 from sid_jax.evaluation.references import Reference, read_reference
+from sid_jax.metrics.kid import SUBSET_SIZE
 from sid_jax.metrics.moments import BLOCKS
 from sid_jax.models.inception import FEATURES
 from sid_jax.runtime.storage.files import absolute
@@ -16,6 +18,10 @@ from sid_jax.sid import MOST_SEED
 
 LEAST = 2 * BLOCKS  # images: the jackknife has no error of fewer
 MOST = 10**7
+NETWORKS = ("inception", "clip", "dinov2")
+"""Feature networks whose place can be said."""
+WIDTHS = {"inception": FEATURES, "dinov2": WIDTH}
+"""Numbers of a feature of each network that references are of."""
 
 
 class Prompts(NamedTuple):
@@ -97,10 +103,32 @@ def requested(
     return Request(chosen, measures, count, tuple(seeds), found, files, own)
 
 
+def check_fits(request: Request, networks: Mapping[str, str], *, generated: bool, dashes: str = "--") -> None:
+    """Checks what is given for the images against what is measured of them.
+
+    Args:
+      request: what is measured.
+      networks: places of feature networks that are named, by the names of `NETWORKS`.
+      generated: whether a model makes the images.
+      dashes: what stands before the names in errors.
+
+    Raises:
+      UserError: something is missing, or nothing needs it.
+    """
+    for name in networks:
+        if name not in request.networks():
+            raise UserError(f"{dashes}{name}: no metric that is measured needs it")
+    if request.protocol.asked == "prompts" and generated and request.prompts is None:
+        raise UserError(f"{dashes}prompts FILE is missing: {request.protocol.prompts}")
+    if request.prompts and not generated and "clip" not in request.networks():
+        raise UserError(f"{dashes}prompts: no metric that is measured needs captions")
+
+
 def of_pictures(request: Request) -> list[Measure]:
     """The metrics that need features of real images, whose reference has pictures in the place of features."""
-    real = [each for each in request.measures if each.statistic == "pr"]
-    return [each for each in real if request.references[each.name].features is None]
+    return [
+        each for each in request.measures if each.compares_features and request.references[each.name].features is None
+    ]
 
 
 def parse_seeds(text: str) -> tuple[int, ...]:
@@ -131,22 +159,30 @@ def _files_of(measures: Sequence[Measure], references: Sequence[str], flag: str)
         files[name] = file
     for name, measure in needing.items():
         if name not in files:
-            how = f"download {at}" if (at := measure.reference_at) else "python -m sid_jax.reference makes it"
+            own = f" --metric {name}" * (name != "fid") + " --features K" * (measure.statistic == "kid")
+            how = f"download {at}" if (at := measure.reference_at) else f"python -m sid_jax.reference{own} makes it"
             own = f"{name}=FILE" if len(needing) > 1 else "FILE"
             raise UserError(f"{flag} {own} is missing: statistics of {measure.reference} ({how})")
     return files
 
 
 def _read(measure: Measure, file: str, flag: str) -> Reference:
-    reference = read_reference(file)
-    if len(reference.statistics.mean) != FEATURES:
+    reference = read_reference(file, "fd_dinov2" if measure.network == "dinov2" else "fid")
+    width, whose = WIDTHS[measure.network], {"inception": "Inception's", "dinov2": "DINOv2's"}[measure.network]
+    if len(reference.statistics.mean) != width:
         raise UserError(
             f"{flag} {file} is of features of {len(reference.statistics.mean)} numbers, and {measure.name} is of "
-            f"Inception's {FEATURES}"
+            f"{whose} {width}"
         )
-    if measure.statistic == "pr" and reference.features is None and not reference.pictures:
+    if measure.compares_features and reference.features is None and not reference.pictures:
         raise UserError(
             f"{flag} {file} has neither features nor pictures, which {measure.name} needs: name {measure.reference}"
+        )
+    there = reference.pictures if reference.features is None else len(reference.features)
+    if measure.statistic == "kid" and there < SUBSET_SIZE:
+        raise UserError(
+            f"{flag} {file} has features of {there} images, and {measure.name} needs {SUBSET_SIZE}: "
+            "python -m sid_jax.reference --features K keeps so many"
         )
     return reference
 

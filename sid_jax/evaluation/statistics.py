@@ -7,11 +7,13 @@ import numpy as np
 
 from sid_jax.metrics.frechet import Statistics
 from sid_jax.metrics.inception_score import SPLITS, inception_score
+from sid_jax.metrics.kid import SUBSET_SIZE, kernel_distance
 from sid_jax.metrics.moments import BLOCKS, BlockedMoments, Estimate
 from sid_jax.metrics.precision_recall import NEIGHBOURS, precision_recall
 
 Features = Mapping[str, np.ndarray]
-"""What a network says of some images, `[n, ...]` each: `pool` and `logits` of Inception, `score` of a CLIP score."""
+"""What a network says of some images, `[n, ...]` each: `pool` and `logits` of Inception, `pool` of DINOv2, `score` of a
+CLIP score."""
 Arrays = dict[str, np.ndarray]
 
 
@@ -174,6 +176,15 @@ def precision_recall_to(real: np.ndarray, names: Sequence[str]) -> Kept:
         return dict(zip(names, map(certain, precision_recall(real, pool)), strict=True))
 
     return Kept(names, ("pool",), NEIGHBOURS + 1, compute)
+
+
+def kernel_distance_to(real: np.ndarray, names: Sequence[str]) -> Kept:
+    """The kernel distance of pooled features from those of real images, `[K, D]`: mean and spread of its subsets."""
+
+    def compute(pool: np.ndarray) -> dict[str, Estimate]:
+        return dict(zip(names, map(certain, kernel_distance(pool, real)), strict=True))
+
+    return Kept(names, ("pool",), SUBSET_SIZE, compute)
 
 
 def arrays_of(statistics: Sequence[Any]) -> Arrays:

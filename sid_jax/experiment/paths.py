@@ -17,8 +17,11 @@ from sid_jax.runtime.storage.json_files import read_json
 KEYS = (
     "teacher", "student", "prompts", "labels.counts", "real.source", "real.data_dir", "text.cache", "sample_prompts",
     "evaluate.metric", "evaluate.prompts", "evaluate.inception", "evaluate.clip",
+    "evaluate.dinov2",
 )  # fmt: skip
 """Settings that are paths; or names that are none, which stay: hub ids, `bundled:NAME`, `tfds:NAME`."""
+
+_ON_THE_HUB = ("teacher", "student", "evaluate.clip", "evaluate.dinov2")
 
 
 def with_absolute_paths(config: ConfigDict, workdir: str) -> ConfigDict:
@@ -54,7 +57,7 @@ def _from_the_root(key: str, name: str) -> str:
         return name
     if key == "sample_prompts" and not names_file(name):
         return name  # a prompt, or classes
-    if key in ("teacher", "student", "evaluate.clip") and (is_remote(name) or not os.path.exists(absolute(name))):
+    if key in _ON_THE_HUB and (is_remote(name) or not os.path.exists(absolute(name))):
         return name  # a hub id, or nothing that can be opened
     if key == "real.source" and not is_remote(name):
         path = os.path.expanduser(name)

@@ -86,14 +86,9 @@ def table(figures: dict[str, Any]) -> str:
         ("state", f"{figures['state_bytes_per_parameter']:.2f} bytes a parameter"),
         ("fits", f"{verdict}: {memory['peak'] / GB:.2f} of {chip / GB:.2f} GB a chip"),
     ]
-    if network := figures.get("feature_network"):
-        rows.append(
-            (
-                "  measuring",
-                f"{network['measuring'] / GB:.2f} GB, {network['arguments'] / GB:.2f} GB of the feature network, "
-                "which stays",
-            )
-        )
+    if networks := figures.get("feature_networks"):
+        each = ", ".join(f"{name} {size / GB:.2f} GB" for name, size in networks["each"].items())
+        rows.append(("  measuring", f"{networks['measuring'] / GB:.2f} GB; feature networks, which stay: {each}"))
     if memory["temporaries"] is None:
         return _lines([*rows, ("compiled in", f"{figures['compile_seconds']:.0f} s")])
     rows += [

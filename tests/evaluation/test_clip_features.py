@@ -194,12 +194,12 @@ def test_scores_of_a_protocol_with_prompts(folder, opened):
     coco = protocol_named("coco30k")
     assert [each.name for each in coco.chosen("pickscore,hpsv2.1")] == ["pickscore", "hpsv2.1"]
     assert {each.variant for each in SCORES} == set(VARIANTS)
-    with pytest.raises(UserError, match=r"metric 'hpsv2': protocol cifar10 has fid, is$"):
+    with pytest.raises(UserError, match=r"metric 'hpsv2': protocol cifar10 has fid, is, kid, fd_dinov2$"):
         protocol_named("cifar10").chosen("hpsv2")
     mesh, place = make_mesh(devices=jax.devices()[:1]), str(folder / "clip.pt")
     with pytest.raises(UserError, match=r"clip\.pt: one place for the networks of hpsv2, clip_l14"):
-        FeatureNetworks(coco.chosen("hpsv2,clip_l14"), "", place, mesh)
-    networks = FeatureNetworks(coco.chosen("hpsv2"), "", place, mesh)
+        FeatureNetworks(coco.chosen("hpsv2,clip_l14"), {"clip": place}, mesh)
+    networks = FeatureNetworks(coco.chosen("hpsv2"), {"clip": place}, mesh)
     assert len(networks.sha256["hpsv2"]) == 64
     (instrument,) = networks.instruments(coco, coco.chosen("hpsv2"), {}, {})
     images = pictures(40, 90)

@@ -1,11 +1,20 @@
 """What a report says of a measurement beside the published table, and what plan says of the network."""
 
+import dataclasses
+import json
+
+import jax
 import numpy as np
 import pytest
 
 import sid_jax.config
+from sid_jax.errors import UserError
+from sid_jax.evaluation import planned
+from sid_jax.evaluation.clip_networks import described_clip
+from sid_jax.evaluation.clip_variants import VARIANTS
 from sid_jax.evaluation.comparability import compared
-from sid_jax.evaluation.planned import inception_memory, with_feature_network
+from sid_jax.evaluation.dinov2_features import described_dinov2
+from sid_jax.evaluation.planned import feature_networks_memory, with_feature_networks
 from sid_jax.evaluation.protocol_report import ProtocolReport, summaries
 from sid_jax.evaluation.protocols import PROTOCOLS
 from sid_jax.evaluation.published import Measured, Subject
@@ -70,6 +79,15 @@ def test_the_report_of_a_whole_protocol_has_its_name_and_the_published_rows():
     assert "not comparable" not in said and "8.7000" in said and "30,000 images" in said
 
 
+def test_what_the_table_has_no_column_for_is_said_and_has_no_published_rows():
+    request = dataclasses.replace(request_of(prompts=OWN), measures=(PROTOCOLS["coco30k"].measure("pickscore"),))
+    comparability = compared(request, [MODEL], None)
+    assert comparability.unknown == ["what pickscore may be compared with, as the table of coco30k does not have it"]
+    measured = [Measured(Subject("student", lambda seed: None, MODEL), {0: {"pickscore": Estimate(22.0, 0.1, 22.0)}})]
+    said = str(ProtocolReport(request, measured, {}, comparability))
+    assert "not known:" in said and "published by" not in said
+
+
 def test_seeds_have_mean_spread_and_minimum():
     found = summaries({seed: {"fid": Estimate(value, 0.1, value - 1)} for seed, value in enumerate((3.0, 1.0, 2.0))})
     assert found["fid"] == pytest.approx(
@@ -79,16 +97,79 @@ def test_seeds_have_mean_spread_and_minimum():
 
 def test_plan_counts_the_network_beside_the_step():
     figures = {"bytes_per_chip": {"arguments": 50, "peak": 100, "temporaries": 1}, "chip_bytes": 105, "fits": True}
-    assert with_feature_network(figures, None) == figures
-    small = with_feature_network(figures, Memory(4, 0, 0, 10, 14))
-    assert small["fits"] and small["bytes_per_chip"]["peak"] == 104 and small["feature_network"]["measuring"] == 64
-    assert not with_feature_network(figures, Memory(6, 0, 0, 10, 16))["fits"]
+    assert with_feature_networks(figures, {}) == figures
+    small = with_feature_networks(figures, {"inception tf1": Memory(4, 0, 0, 10, 14)})
+    assert small["fits"] and small["bytes_per_chip"]["peak"] == 104 and small["feature_networks"]["measuring"] == 64
+    assert not with_feature_networks(figures, {"inception tf1": Memory(6, 0, 0, 10, 16)})["fits"]
+    two = with_feature_networks(figures, {"a": Memory(2, 0, 0, 30, 32), "b": Memory(3, 0, 0, 80, 83)})
+    assert two["feature_networks"] == {"arguments": 5, "each": {"a": 2, "b": 3}, "measuring": 50 + 5 + 80}
+    assert two["bytes_per_chip"]["peak"] == 135 and not two["fits"]
+
+
+def test_plan_counts_each_network_that_the_config_asks_for(monkeypatch, tmp_path):
+    """Of which the configurations are enough; Inception, whose compilation takes long, is only asked for."""
+    text = {"hidden_size": 16, "intermediate_size": 16, "num_attention_heads": 2, "num_hidden_layers": 1}
+    vision = {**text, "image_size": 28, "patch_size": 14}
+    small = {
+        "clip": {"model_type": "clip", "projection_dim": 8, "text_config": text, "vision_config": vision},
+        "dinov2": {"model_type": "dinov2", "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2},
+    }
+    for name, config_json in small.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text(json.dumps(config_json))
+    config = sid_jax.config.default()
+    config.evaluate.protocol, config.evaluate.every, config.resolution = "coco30k", 10, 64
+    config.evaluate.clip = str(tmp_path / "clip")
+    forms = []
+    monkeypatch.setitem(planned._LOWERED, "inception", lambda *of: forms.append(of[1]) or planned._LOWERED["clip"](
+        of[0], "clip_g14_photo", *of[2:]
+    ))  # fmt: skip
+    found = feature_networks_memory(config, targets.parse("cpu:1"))
+    assert list(found) == ["inception clean", "clip clip_g14_photo"] and forms == ["clean"]
+    images = 25 * 28 * 28 * 3  # as many of 64 px as a device makes at a time
+    words = 49408 * 16 * 4
+    assert words < found["clip clip_g14_photo"].arguments - images < words + 60_000
+
+    config = sid_jax.config.default("edm")
+    config.evaluate.protocol, config.evaluate.every = "imagenet64", 10
+    config.evaluate.dinov2 = str(tmp_path / "dinov2")
+    monkeypatch.setitem(planned._LOWERED, "inception", planned._LOWERED["dinov2"])
+    assert list(feature_networks_memory(config, targets.parse("cpu:1"))) == ["inception tf1", "dinov2 bicubic"]
+    config.evaluate.protocol = "coco30k"
+    with pytest.raises(UserError, match=r"config key evaluate\.dinov2: metric 'fd_dinov2': protocol coco30k has fid"):
+        feature_networks_memory(config, targets.parse("cpu:1"))
+
+
+def test_plan_takes_inceptions_form_for_cpus_where_it_plans_for_one(monkeypatch):
+    class Asked(Exception):
+        pass
+
+    def abstract_inception(on_cpu):
+        raise Asked(on_cpu)
+
+    monkeypatch.setattr(planned, "abstract_inception", abstract_inception)
+    config = sid_jax.config.default("edm")
+    config.evaluate.protocol, config.evaluate.every = "cifar10", 10
+    with pytest.raises(Asked, match="True"):
+        feature_networks_memory(config, targets.parse("cpu:1"))
+
+
+def test_published_networks_are_known_without_their_files():
+    sizes = {
+        described_clip(VARIANTS["clip_g14_photo"]): 1366.7e6,  # open_clip's table of its models has them in millions
+        described_clip(VARIANTS["clip_l14"]): 427.6e6,
+        described_clip(VARIANTS["pickscore"]): 986.1e6,
+        described_dinov2(""): 304.4e6,
+    }
+    for component, expected in sizes.items():
+        count = sum(leaf.size for leaf in jax.tree.leaves(component.params))
+        assert abs(count - expected) < 1e5, component.where
 
 
 @pytest.mark.slow
 def test_inception_takes_a_tenth_of_a_gigabyte_and_less_than_one_at_work():
     config = sid_jax.config.default("edm")
-    assert inception_memory(config, targets.parse("cpu:1")) is None
+    assert feature_networks_memory(config, targets.parse("cpu:1")) == {}
     config.evaluate.protocol, config.evaluate.every = "cifar10", 10
-    memory = inception_memory(config, targets.parse("cpu:1"))
+    memory = feature_networks_memory(config, targets.parse("cpu:1"))["inception tf1"]
     assert 0.09e9 < memory.arguments < 0.11e9 and memory.peak < 1.5e9

@@ -14,7 +14,7 @@ import torch_inception
 from cleanfid import fid as clean_fid
 from PIL import Image
 from pytorch_fid import fid_score
-from small_features import WIDTH, in_place_of_inception
+from small_features import WIDTH, few_numbers, in_place_of_inception
 
 from sid_jax import evaluate
 from sid_jax.evaluation import protocols
@@ -56,9 +56,8 @@ class Small(torch.nn.Module):
     """The small network, for pytorch-fid, which gives images in 0..1."""
 
     def forward(self, images):
-        weights = torch.from_numpy(np.random.default_rng(0).normal(size=(48, WIDTH + 16)).astype(np.float32))
-        means = torch.nn.functional.adaptive_avg_pool2d(images * 255, 4).permute(0, 2, 3, 1).reshape(-1, 48)
-        return [torch.tanh(means / 255 @ weights)[:, :WIDTH, None, None]]
+        whole = (images * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
+        return [torch.from_numpy(few_numbers(whole, np))[:, :, None, None]]
 
 
 def test_a_small_network_gives_pytorch_fids_value(folders, value):

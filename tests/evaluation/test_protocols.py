@@ -37,6 +37,21 @@ def test_metrics_are_chosen_by_name():
         coco.chosen("fid,fid")
 
 
+def test_metrics_beside_those_of_the_table():
+    """The kernel distance is of the FID's images as that sees them; FD-DINOv2 is for images of no prompts."""
+    for name in ("coco30k", "imagenet64"):
+        fid, kid = PROTOCOLS[name].chosen("fid,kid")
+        assert (kid.variant, kid.transformed, kid.values) == (fid.variant, fid.transformed, ("kid", "kid_std"))
+        assert kid.compares_features and not fid.compares_features
+    (fd,) = PROTOCOLS["imagenet64"].chosen("fd_dinov2")
+    assert (fd.network, fd.statistic) == ("dinov2", "fid") and fd.reference_at.endswith("img64.pkl")
+    assert PROTOCOLS["ffhq64"].measure("fd_dinov2").reference_at == ""
+    with pytest.raises(UserError, match="metric 'fd_dinov2': protocol coco30k has fid, clip_g14_photo, clip_g14,"):
+        PROTOCOLS["coco30k"].chosen("fd_dinov2")
+    with pytest.raises(UserError, match="metric 'kid': protocol digits has digits"):
+        PROTOCOLS["digits"].chosen("kid")
+
+
 @pytest.mark.parametrize(("count", "name"), [(10_000, "fid_10k"), (2048, "fid_2048"), (500, "fid_500")])
 def test_names_carry_the_number_of_images(count, name):
     assert counted("fid", count) == name

@@ -81,6 +81,11 @@ def check_batch(batch: int, accumulation: int, mesh: Mesh) -> None:
         raise UserError(f"batch {batch} can't be split over {parts}: use a multiple of {unit}")
 
 
+def is_of_cpus(mesh: Mesh) -> bool:
+    """Whether its devices are CPUs."""
+    return str(mesh.devices.flat[0].platform) == "cpu"
+
+
 def replicated(mesh: Mesh) -> NamedSharding:
     """The sharding of arrays that every device has whole."""
     return NamedSharding(mesh, PartitionSpec())
