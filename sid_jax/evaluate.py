@@ -6,30 +6,24 @@ if __name__ == "__main__":  # before the imports: they take seconds, and may fai
     start("sid_jax.evaluate")
 
 import argparse
+import dataclasses
 import json
 from collections.abc import Sequence
 
-import jax
 from etils import epath
 
-from sid_jax.data.sources.pictures import open_pictures
 from sid_jax.errors import UserError
-from sid_jax.evaluation.by_protocol import measure_by_protocol
+from sid_jax.evaluation.by_protocol import Said, prepared
 from sid_jax.evaluation.dinov2_features import NETWORK
-from sid_jax.evaluation.dump import check_dump
 from sid_jax.evaluation.measure import measure
 from sid_jax.evaluation.places import PLACES, placed
 from sid_jax.evaluation.protocols import DIGITS, PROTOCOLS
-from sid_jax.evaluation.published import Subject
 from sid_jax.evaluation.report import as_text, write_json
-from sid_jax.evaluation.request import NETWORKS, Request, check_fits, parse_seeds, requested
-from sid_jax.evaluation.subjects import Places, open_stored, open_subjects
-from sid_jax.experiment.sampling import Wanted
 from sid_jax.experiment.student import open_model, open_run
 from sid_jax.runtime.cli import command_line
 from sid_jax.runtime.cli.outputs import check_output, write_output
 from sid_jax.runtime.devices import processes
-from sid_jax.runtime.storage.files import absolute, on_disk
+from sid_jax.runtime.storage.files import absolute
 
 EPILOG = f"""\
 With --protocol the numbers of a published table are measured: {", ".join(PROTOCOLS)}. docs/evaluate.md says of each
@@ -64,11 +58,6 @@ BY_PROTOCOL = (
     ("dinov2", "PLACE", f"folder or hub id of DINOv2, for fd_dinov2 (default: {NETWORK})"),
 )
 """Flags of `--protocol`: name, what stands for a value, and help."""
-
-GENERATED = ("seeds", "teacher", "dump", "step", "steps", "guidance", "batch")
-"""Flags of images that are generated."""
-
-MOST_BATCH = 2**16
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -129,20 +118,8 @@ def _check(arguments: argparse.Namespace, of_protocols: bool) -> None:
             raise UserError(f"--metric is for tables without --protocol: {arguments.protocol} has networks of its own")
     else:
         _check_own(arguments, given)
-    if "images" in given:
-        for name in GENERATED:
-            if name in given:
-                raise UserError(f"--{name} is for images that are generated, and --images has them")
     if "step" in given and "run" not in given:
         raise UserError("--step is of a run's checkpoints: give it with --run, not with --model")
-    if "dump" in given and "teacher" in given:
-        raise UserError("--dump is for the images of one model: leave --teacher out")
-    if "dump" in given and "," in (arguments.seeds or ""):
-        raise UserError("--dump is for the images of one seed: give one with --seeds")
-    if "batch" in given and not 1 <= arguments.batch <= MOST_BATCH:
-        raise UserError(f"--batch is {arguments.batch}: use 1 to {MOST_BATCH}")
-    if "guidance" in given and "run" in given:
-        raise UserError("--guidance is for teachers: a student is sampled without guidance")
 
 
 def _check_own(arguments: argparse.Namespace, given: set[str]) -> None:
@@ -160,53 +137,16 @@ def _check_own(arguments: argparse.Namespace, given: set[str]) -> None:
 
 def _by_protocol(arguments: argparse.Namespace, table: epath.Path | None) -> None:
     """Measures by the protocol of a published table."""
-    pictures = open_pictures(arguments.images, "--images") if arguments.images else None
-    request = _requested(arguments, None if pictures is None else len(pictures.names))
-    wanted = Wanted(steps=arguments.steps, guidance=arguments.guidance, dashes="--")
-    dump, out = (on_disk(place, flag) if place else None
-                 for place, flag in ((arguments.dump, "--dump"), (arguments.out, "--out")))  # fmt: skip
-    if dump is not None:
-        check_dump(dump)
-    model = Places(
-        arguments.run or "", arguments.model or "", arguments.step, arguments.teacher, arguments.batch or 0, wanted
-    )
-
-    def subjects_on(mesh: jax.sharding.Mesh) -> Sequence[Subject]:
-        if pictures is None:
-            return open_subjects(model, request, mesh)
-        return [open_stored(pictures, arguments.images, request, mesh)]
-
+    names = {field.name for field in dataclasses.fields(Said)}
+    report_of = prepared(Said(**{name: value for name, value in vars(arguments).items() if name in names}))
     processes.join(arguments)
     with processes.detecting_lost_processes():
-        report = measure_by_protocol(request, subjects_on, _networks(arguments), out, dump)
+        report = report_of()
     if processes.is_first():
         print(report)
         if table is not None:
             table.parent.mkdir(parents=True, exist_ok=True)
             write_output(str(table), json.dumps(report.as_json(), indent=2) + "\n")
-
-
-def _requested(arguments: argparse.Namespace, pictures: int | None) -> Request:
-    """What is measured, with all files but those of networks read. `pictures`: how many there are, if there are."""
-    protocol = PROTOCOLS.get(arguments.protocol)
-    samples = arguments.samples
-    if samples is None and pictures is not None and protocol is not None:
-        samples = min(pictures, protocol.count)
-    request = requested(
-        arguments.protocol,
-        arguments.metrics or "",
-        samples,
-        parse_seeds(arguments.seeds or "0"),
-        arguments.reference or (),
-        arguments.prompts or "",
-    )
-    check_fits(request, _networks(arguments), generated=pictures is None)
-    return request
-
-
-def _networks(arguments: argparse.Namespace) -> dict[str, str]:
-    """Where feature networks are that are named."""
-    return {name: place for name in NETWORKS if (place := getattr(arguments, name))}
 
 
 def _by_own_metric(arguments: argparse.Namespace, table: epath.Path | None) -> None:

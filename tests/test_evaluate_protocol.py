@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 from small_features import SmallFeatures, few_numbers, in_place_of_inception, write_small_reference
 
+import sid_jax
 from sid_jax import evaluate, reference
 from sid_jax.errors import UserError
 from sid_jax.evaluation import request, saved, statistics
@@ -87,6 +88,32 @@ def test_teacher_and_seeds(measure):
     assert fid["value"] == pytest.approx(np.mean(values)) and fid["minimum"] == min(values)
     assert fid["spread"] == pytest.approx(np.std(values, ddof=1))
     assert found["rows"]["teacher"]["guidance"] is not None
+
+
+def test_in_python_it_is_the_same(measure, finished, tiny, of_numbers):
+    command = measure("--samples=40", "--batch=16")
+    given = {"protocol": "coco30k", "prompts": tiny / "prompts.txt", "reference": {"fid": of_numbers}, "samples": 40}
+    with in_place_of_inception():
+        student = sid_jax.open_student(finished)
+        report = sid_jax.measure(student, **given, settings={"metrics": ["fid"], "batch": 16})
+    assert report.as_json()["rows"] == command["rows"] and "40 of its 30,000 images" in str(report)
+    for changes, said in (
+        ({"prompts": None}, "^prompts FILE is missing: captions.txt of SiD-LSG"),
+        ({"samples": 3}, "^samples is 3: use 20"),
+        ({"reference": None}, "^reference FILE is missing: statistics of all 40,504"),
+        ({"metric": "m"}, "^metric is for tables without a protocol: coco30k has networks of its own"),
+        ({"protocol": None}, "^reference is of the protocols of published tables: name one with protocol"),
+        (
+            {"settings": {"metric": "fid"}},
+            "^settings has 'metric', and a measurement by a protocol takes metrics,",
+        ),
+        ({"settings": {"metrics": "fid", "batch": 1.5}}, "^batch is 1.5: that is no value of it"),
+        ({"settings": {"metrics": "fid", "seeds": [0, 0]}}, "^seeds is '0,0': use different numbers"),
+        ({"settings": {"metrics": "fid", "guidance": 2}}, "^guidance is for teachers"),
+        ({"settings": {"metrics": "fid", "clip": "c"}}, "^clip: no metric that is measured needs it"),
+    ):
+        with in_place_of_inception(), pytest.raises(UserError, match=said):
+            sid_jax.measure(student, **{"settings": {"metrics": "fid"}, **given, **changes})
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from sid_jax.errors import UserError
 from sid_jax.experiment.student import Student
+from sid_jax.runtime.cli import config_file
 
 PLACES = {
     "teacher": ("teacher", "folder or hub id of the teacher"),
@@ -30,16 +31,14 @@ def placed(
       UserError: an export was made of something on another machine, whose name could be that of something else here,
         and nothing says where it is; or something is given that models of this family do not have.
     """
-    config = student.config.copy_and_resolve_references()
+    values, changed = config_file.flatten(student.config), dict[str, str]()
     for name, (key, what) in PLACES.items():
-        group, _, leaf = key.rpartition(".")
-        owner, place = config[group] if group else config, given.get(name)
+        place, value = given.get(name), values.get(key, "")
         if place is not None:
-            if leaf not in owner:
-                raise UserError(f"{dashes}{name}: models of this family have no {leaf}")
-            owner[leaf] = os.fspath(place)
+            if key not in values:
+                raise UserError(f"{dashes}{name}: models of this family have no {name}")
+            changed[key] = os.fspath(place)
             continue
-        value = owner.get(leaf, "")
         # Exports of old versions have whole paths.
         everywhere = value.startswith("bundled:") or os.path.isabs(value) or (key == "teacher" and "/" in value)
         if exported and value and not everywhere:
@@ -47,4 +46,6 @@ def placed(
                 f"{exported} names {value!r} and not where it is: "
                 f"{f'{dashes}{name} PATH' if dashes else f'{name}=PATH'} says so ({what})"
             )
+    config = student.config.copy_and_resolve_references()
+    config.update_from_flattened_dict(changed)
     return dataclasses.replace(student, config=config.lock())

@@ -44,6 +44,7 @@ class Request:
       references: of the metrics that have one, by their names.
       files: of the references.
       prompts: what the images are of; None: the protocol has none, or the images' own captions.
+      dashes: what stands before the names of what was asked in errors.
     """
 
     protocol: Protocol
@@ -53,6 +54,7 @@ class Request:
     references: Mapping[str, Reference]
     files: Mapping[str, str]
     prompts: Prompts | None
+    dashes: str = "--"
 
     @property
     def whole(self) -> bool:
@@ -100,7 +102,7 @@ def requested(
         raise UserError(f"{dashes}prompts: protocol {chosen.name} has no prompts")
     found = {each.name: _read(each, files[each.name], f"{dashes}reference") for each in measures if each.reference}
     own = read_prompts_of(prompts) if prompts else None
-    return Request(chosen, measures, count, tuple(seeds), found, files, own)
+    return Request(chosen, measures, count, tuple(seeds), found, files, own, dashes)
 
 
 def check_fits(request: Request, networks: Mapping[str, str], *, generated: bool, dashes: str = "--") -> None:
@@ -131,14 +133,14 @@ def of_pictures(request: Request) -> list[Measure]:
     ]
 
 
-def parse_seeds(text: str) -> tuple[int, ...]:
+def parse_seeds(text: str, dashes: str = "--") -> tuple[int, ...]:
     """Seeds, separated by commas. Raises UserError where they are none, or one is there twice."""
     try:
         seeds = tuple(int(piece) for piece in text.split(","))
     except ValueError:
-        raise UserError(f"--seeds is {text!r}: write numbers with commas between them, such as 0,1,2") from None
+        raise UserError(f"{dashes}seeds is {text!r}: write numbers with commas between them, such as 0,1,2") from None
     if not all(0 <= seed <= MOST_SEED for seed in seeds) or len(set(seeds)) < len(seeds):
-        raise UserError(f"--seeds is {text!r}: use different numbers from 0 to {MOST_SEED}")
+        raise UserError(f"{dashes}seeds is {text!r}: use different numbers from 0 to {MOST_SEED}")
     return seeds
 
 

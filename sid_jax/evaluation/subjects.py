@@ -51,6 +51,7 @@ def open_subjects(places: Places, request: Request, mesh: jax.sharding.Mesh) -> 
     Raises:
       UserError: it can't be opened, or is none that the protocol can be measured on.
     """
+    dashes = request.dashes
     student, teacher = _open(places, mesh)
     model = Model(teacher, student)
     sampler = places.wanted.sampler(model)
@@ -58,8 +59,8 @@ def open_subjects(places: Places, request: Request, mesh: jax.sharding.Mesh) -> 
     found = [_generated(name, model, sampler, request, places.batch, mesh)]
     if places.teacher is not None:
         if student is None:
-            raise UserError(f"--teacher: {places.model} is a teacher itself: leave --teacher out")
-        config = placed(student, {"teacher": places.teacher or None}, places.model, dashes="--").config
+            raise UserError(f"{dashes}teacher: {places.model} is a teacher itself: leave {dashes}teacher out")
+        config = placed(student, {"teacher": places.teacher or None}, places.model, dashes).config
         own = open_teacher(config, "denoiser", "conditions", "space", mesh=mesh)
         settings = config.evaluate
         model = Model(own, None)
@@ -80,11 +81,13 @@ def open_stored(pictures: Pictures, place: str, request: Request, mesh: jax.shar
     Raises:
       UserError: there are fewer pictures or captions than are wanted.
     """
-    captions, asked = request.prompts, None
+    captions, asked, dashes = request.prompts, None, request.dashes
     if request.samples > len(pictures.names):
-        raise UserError(f"--samples is {request.samples}, and --images {place} has {len(pictures.names)} pictures")
+        raise UserError(
+            f"{dashes}samples is {request.samples}, and {dashes}images {place} has {len(pictures.names)} pictures"
+        )
     if "clip" in request.networks():
-        captions = captions or _captions_beside(place)
+        captions = captions or _captions_beside(place, dashes)
         if len(captions.lines) < request.samples:
             raise UserError(f"{captions.path} has {len(captions.lines)} captions, for {request.samples} pictures")
         asked = captions.lines[: request.samples]
@@ -98,10 +101,12 @@ def open_stored(pictures: Pictures, place: str, request: Request, mesh: jax.shar
     return Subject("images", lambda seed: source, about)
 
 
-def _captions_beside(place: str) -> Prompts:
+def _captions_beside(place: str, dashes: str) -> Prompts:
     file = absolute(place) / CAPTIONS
     if not file.is_file():
-        raise UserError(f"--images {place} has no {CAPTIONS}, which a CLIP score needs: add it, or name --prompts")
+        raise UserError(
+            f"{dashes}images {place} has no {CAPTIONS}, which a CLIP score needs: add it, or name {dashes}prompts"
+        )
     return read_prompts_of(str(file))
 
 

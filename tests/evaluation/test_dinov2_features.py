@@ -1,6 +1,7 @@
 """DINOv2's features of images against PIL's resize and transformers' network, which is small here."""
 
 import json
+import pickle
 import re
 
 import jax
@@ -81,3 +82,19 @@ def test_fd_dinov2_by_the_commands(network, tmp_path, monkeypatch):
     expected = frechet_distance(*(statistics(seen(theirs, sets[name])) for name in ("made", "real")))
     assert found["rows"]["images"]["fd_dinov2_30"]["value"] == pytest.approx(expected, rel=1e-4)
     assert found["references"]["fd_dinov2"]["about"]["network"] == "DINOv2" and len(found["networks"]["dinov2"]) == 64
+
+
+def test_edm2s_file_has_statistics_for_both_distances(tmp_path):
+    """Each of its own width."""
+    widths = {"fid": 2048, "fd_dinov2": 1024}
+    content = {name: {"mu": np.full(width, 0.5), "sigma": np.eye(width)} for name, width in widths.items()}
+    (tmp_path / "img64.pkl").write_bytes(pickle.dumps({**content, "num_images": 1_281_167}))
+    found = request.requested(
+        "imagenet64", "fid,fd_dinov2", references=[f"{name}={tmp_path / 'img64.pkl'}" for name in widths]
+    ).references
+    for name, width in widths.items():
+        assert found[name].statistics.mean.shape == (width,) and found[name].count == 1_281_167
+    content["fd_dinov2"] = content["fid"]
+    (tmp_path / "img64.pkl").write_bytes(pickle.dumps(content))
+    with pytest.raises(UserError, match="is of features of 2048 numbers, and fd_dinov2 is of DINOv2's 1024"):
+        request.requested("imagenet64", "fd_dinov2", references=[str(tmp_path / "img64.pkl")])
