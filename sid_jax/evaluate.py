@@ -45,7 +45,7 @@ examples:
 
 BY_PROTOCOL = (
     ("protocol", "P", "its name"),
-    ("metrics", "M,M", "some of its metrics (default: all)"),
+    ("metrics", "M,M", "some of its metrics, or more, such as kid (default: those of its table)"),
     ("reference", "FILE", "statistics of real images; METRIC=FILE, several times, where several metrics have one each"),
     ("seeds", "S,S", "of the noise; each is a measurement of its own (default: 0)"),
     ("steps", "K", "steps of the sampler (default: as trained, or as the model's family samples a teacher)"),
