@@ -204,10 +204,10 @@ def _said(
                 raise UserError(f"{name} is {value!r:.60}: that is no value of it") from None
     files = reference if isinstance(reference, Mapping) else {"": reference} if reference is not None else {}
     references = [f"{name}={os.fspath(file)}" if name else os.fspath(file) for name, file in files.items()]
-    if isinstance(student, Student):
-        values |= {"run": student.source, "step": student.step} if student.from_run else {"model": student.source}
-    else:
+    if isinstance(student, str | os.PathLike):
         values["run" if is_run(os.fspath(student)) else "model"] = os.fspath(student)
+    else:
+        values |= {"run": student.source, "step": student.step} if student.from_run else {"model": student.source}
     return Said(protocol, reference=references, dashes="", **values)
 
 

@@ -74,7 +74,7 @@ NOT_RUN = {
     "docs/evaluate.md: python -m sid_jax.evaluate --images pictures --protocol coco": "needs COCO; it is parsed",
     "docs/evaluate.md: python -m sid_jax.reference --protocol ffhq64 --metric fd_di": "needs FFHQ; it is parsed",
     "docs/evaluate.md: python -m sid_jax.train --config configs/edm_cifar10_uncond_": "trains for days; it is parsed",
-    'docs/python.md: report = sid_jax.measure("runs/cifar10", protocol="cifar10",': (
+    "docs/python.md: report = sid_jax.measure(": (
         "needs EDM's statistics; tests/test_evaluate_protocol.py does so with others"
     ),
     'docs/families.md: NETWORK_TYPES["Toy"] = NetworkType(Toy, ToyConfig, "diffusio': (
