@@ -23,6 +23,7 @@ from benchmarks import checkpoint_faults, run_faults
 from benchmarks.runs import Runs, in_a_process
 from benchmarks.table import Row, write_table
 from sid_jax.digits.tiny import write_tiny
+from sid_jax.runtime.devices.jax_settings import quicken_cpu
 
 GROUPS: dict[str, Callable[[Runs, random.Random, int], list[Row]]] = {
     "kills": run_faults.kills,
@@ -55,6 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--work", help="a folder to keep, and to go on in; by default a temporary one")
     arguments = parser.parse_args(argv)
+    quicken_cpu()  # as the commands have it that are started from outside, whose runs are compared with those from here
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(arguments.work or temporary)
         (folder / "tiny").mkdir(parents=True, exist_ok=True)

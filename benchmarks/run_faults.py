@@ -167,9 +167,16 @@ def workers_lost(runs: Runs, draw: random.Random, times: int) -> list[Row]:
     return [Row("worker lost", "`kill -9` of the first, and of the second, of two", 2, outcome, lost)]
 
 
+def _on_disk(folder: Path) -> int:
+    """The bytes that a folder takes of a disk."""
+    return 512 * sum(file.stat().st_blocks for file in folder.rglob("*"))
+
+
 def full_disk(runs: Runs, draw: random.Random, times: int) -> list[Row]:
     """A disk with room for two checkpoints and not for a third, which later becomes larger."""
     rows = []
+    everything, checkpoints = (_on_disk(folder) for folder in (runs.straight(), runs.straight() / "checkpoints"))
+    room = everything + checkpoints // 4  # a run ends with two checkpoints
     for policy in ("continue", "stop"):
         workdir, disk = _fresh(runs, f"disk-{policy}"), runs.folder / "disk"
         disk.mkdir(exist_ok=True)
@@ -178,7 +185,7 @@ def full_disk(runs: Runs, draw: random.Random, times: int) -> list[Row]:
             f"--config.on_failed_save={policy}",
         ]  # fmt: skip
         script = (
-            'mount -t tmpfs -o size=7m disk "$0" && { "$@"; echo "code $?"; ls "$0/run/checkpoints"; '
+            f'mount -t tmpfs -o size={room} disk "$0" && {{ "$@"; echo "code $?"; ls "$0/run/checkpoints"; '
             f'mount -o remount,size=90m "$0"; "$@"; echo "code $?"; cp -r "$0/run" {workdir}; }}'
         )
         environment = os.environ | {
