@@ -5,7 +5,8 @@ import importlib.util
 import os
 import re
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePath
+from typing import TypeVar
 
 from etils import epath
 
@@ -16,6 +17,7 @@ BUCKETS = {"gs": "gcsfs", "s3": "s3fs", "az": "adlfs", "hf": "huggingface_hub"}
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _FILE = "file://"
+_AnyPath = TypeVar("_AnyPath", bound=PurePath)
 
 
 def is_remote(path: os.PathLike | str) -> bool:
@@ -97,12 +99,12 @@ def write_whole(path: os.PathLike | str, data: bytes | str) -> None:
         if is_remote(path):
             file.write_bytes(data)
             return
-        partial = partial_of(Path(file))
+        partial = partial_of(file)
         partial.write_bytes(data)
         partial.replace(file)
 
 
-def partial_of(path: Path) -> Path:
+def partial_of(path: _AnyPath) -> _AnyPath:
     """The file beside `path` that becomes it when it is whole. A process that is killed may leave it behind."""
     return path.with_name(f".{path.name}.partial")
 
