@@ -265,6 +265,12 @@ class Checkpoints:
             except Exception as error:
                 raise UnreadableError(f"what was written can't be read back: {one_line(error)}") from error
 
+    def save_error(self, step: int | None, error: Exception) -> SaveError:
+        """What to say of a checkpoint that can't be written, and of the one that there is."""
+        newest = self.latest()
+        so_far = "there is none yet" if newest is None else f"the newest is of update {newest}"
+        return SaveError(f"the checkpoint of update {step} can't be written: {one_line(error)}; {so_far}")
+
     @contextlib.contextmanager
     def _reporting(self) -> Iterator[None]:
         """A context in which any error is one of saving: it becomes a SaveError, and what was written is removed."""
@@ -281,10 +287,7 @@ class Checkpoints:
                 self._remove(step)
             self._manager = self._open()
             self._steps = sorted(self._manager.all_steps())
-            newest = self.latest()
-            so_far = "there is none yet" if newest is None else f"the newest is of update {newest}"
-            message = f"the checkpoint of update {step} can't be written: {one_line(error)}; {so_far}"
-            raise SaveError(message) from error
+            raise self.save_error(step, error) from error
 
     def _delete_old(self) -> None:
         """Deletes the checkpoints that do not stay; the first process does it for all."""

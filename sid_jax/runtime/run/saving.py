@@ -132,7 +132,7 @@ class Saving:
         except SaveError as error:
             self._failed(error)
         except OSError as error:
-            self._failed(SaveError(f"the checkpoint of update {step} can't be written: {error.strerror or error}"))
+            self._failed(self._checkpoints.save_error(step, error))
 
     def stop_if_bad(self, window: Window, step: int) -> None:
         """Ends a run that trains on nothing.

@@ -29,9 +29,12 @@ class InMemory:
         begun, self._begun = self._begun, []
         for step in begun:
             if step in self._failing:
-                raise SaveError(f"the checkpoint of update {step} can't be written: no space")
+                raise self.save_error(step, OSError(28, "no space"))
             self.steps.append(step)
         return 2.5 if begun else None
+
+    def save_error(self, step, error):
+        return SaveError(f"the checkpoint of update {step} can't be written: {error.strerror}; newest: {self.latest()}")
 
     def latest(self):
         return max(self.steps, default=None)
@@ -78,7 +81,7 @@ def test_a_run_goes_on_without_a_checkpoint_that_cannot_be_written(caplog):
         run(saving, 7)
         saving.finish(7)
     assert checkpoints.steps == [2, 6, 7]
-    assert caplog.messages == ["the checkpoint of update 4 can't be written: no space; the run goes on"]
+    assert caplog.messages == ["the checkpoint of update 4 can't be written: no space; newest: 2; the run goes on"]
 
 
 def test_each_checkpoint_is_told_when_it_is_complete():
@@ -92,7 +95,9 @@ def test_each_checkpoint_is_told_when_it_is_complete():
 
 def test_or_stops():
     saving = saving_with(InMemory(failing=[4]), on_failed_save="stop")
-    with pytest.raises(UserError, match=r"^the checkpoint of update 4 can't be written: no space; make space"):
+    with pytest.raises(
+        UserError, match=r"^the checkpoint of update 4 can't be written: no space; newest: 2; make space"
+    ):
         run(saving, 7)
 
 
@@ -105,7 +110,8 @@ def test_no_checkpoint_without_the_lines_before_it(caplog):
     saving.save(4, None, {}, window(), {})
     saving.finish(4)
     assert checkpoints.steps == [4]
-    assert "the checkpoint of update 2 can't be written: No space left on device; the run goes on" in caplog.text
+    said = "the checkpoint of update 2 can't be written: No space left on device; newest: None; the run goes on"
+    assert said in caplog.text
 
 
 def test_no_checkpoint_while_losses_are_not_finite():
