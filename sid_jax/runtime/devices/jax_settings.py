@@ -8,7 +8,6 @@ import os
 from collections.abc import Iterator
 
 import jax
-import jaxlib
 
 _FIXED = {
     "jax_enable_x64": False,
@@ -31,7 +30,7 @@ def quicken_cpu() -> None:
     whose flags it does not know, so that this one is for the versions that it was tried with.
     """
     given = os.environ.get("XLA_FLAGS", "")
-    if jaxlib.__version__.startswith("0.10.") and _CONVOLUTIONS not in given:
+    if jax.lib.__version__.startswith("0.10.") and _CONVOLUTIONS not in given:
         own = f"{_CONVOLUTIONS}=-LIBRARY_FUSION_TYPE_INDIVIDUAL_CONVOLUTION"
         os.environ["XLA_FLAGS"] = f"{given} {own}".strip()
 
