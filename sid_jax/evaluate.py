@@ -118,7 +118,7 @@ def _check(arguments: argparse.Namespace, of_protocols: bool) -> None:
             raise UserError(f"--metric is for tables without --protocol: {arguments.protocol} has networks of its own")
     else:
         _check_own(arguments, given)
-    if "step" in given and "run" not in given:
+    if "step" in given and not given & {"run", "images"}:  # --images refuses all that is said of generating
         raise UserError("--step is of a run's checkpoints: give it with --run, not with --model")
 
 

@@ -129,6 +129,7 @@ def test_in_python_it_is_the_same(measure, finished, tiny, of_numbers):
         ("--images d --protocol cifar10 --seeds 0", "--seeds is for images that are generated"),
         ("--images d --protocol cifar10 --dump d", "--dump is for images that are generated"),
         ("--images d --protocol cifar10 --teacher", "--teacher is for images that are generated"),
+        ("--images d --protocol cifar10 --step 3", "--step is for images that are generated"),
         ("--model m --protocol cifar10 --step 3", "--step is of a run's checkpoints"),
         ("--run r --protocol cifar10 --dump d --seeds 0,1", "--dump is for the images of one seed"),
         ("--run r --protocol cifar10 --dump d --teacher", "--dump is for the images of one model"),

@@ -112,8 +112,6 @@ def _check(said: Said) -> None:
         for name in GENERATED:
             if name in given:
                 raise UserError(f"{dashes}{name} is for images that are generated, and {dashes}images has them")
-    if "step" in given and "run" not in given:
-        raise UserError(f"{dashes}step is of a run's checkpoints: give it with {dashes}run, not with {dashes}model")
     if "dump" in given and "teacher" in given:
         raise UserError(f"{dashes}dump is for the images of one model: leave {dashes}teacher out")
     if "dump" in given and "," in (said.seeds or ""):
