@@ -106,7 +106,7 @@ class InceptionFeatures:
             raise ValueError(f"{variant!r} is not one of {', '.join(VARIANTS)}")
         self.width = FEATURES
         self._params = meshes.place(network.params, meshes.replicated(mesh))
-        graph = nnx.graphdef(abstract_inception(meshes.is_of_cpus(mesh)))
+        graph = nnx.graphdef(abstract_inception(meshes.platform(mesh) == "cpu"))
         self._program = jax.jit(
             functools.partial(features_of, graph, variant),
             in_shardings=(meshes.replicated(mesh), meshes.batch_sharding(mesh)),

@@ -70,7 +70,7 @@ def with_feature_networks(figures: dict[str, Any], networks: Mapping[str, Memory
 
 
 def _inception(config: ConfigDict, variant: str, mesh: jax.sharding.Mesh, batch: int) -> jax.stages.Lowered:
-    graph, params = nnx.split(abstract_inception(meshes.is_of_cpus(mesh)))
+    graph, params = nnx.split(abstract_inception(meshes.platform(mesh) == "cpu"))
     program = functools.partial(features_of, graph, variant)
     return _lowered(program, mesh, placed(params, meshes.replicated(mesh)), _images(batch, size_of(config.resolution)))
 

@@ -9,8 +9,7 @@ from flax.nnx.nn.dtypes import promote_dtype
 from jax.experimental.layout import Layout, with_layout_constraint
 from jax.sharding import Mesh, NamedSharding
 
-from sid_jax.models.layers.execution import platform_of
-from sid_jax.runtime.devices.mesh import parameter_spec, replicated
+from sid_jax.runtime.devices.mesh import parameter_spec, platform, replicated
 
 
 def gather_weights(network: nnx.Module, mesh: Mesh | None) -> nnx.Module:
@@ -34,7 +33,7 @@ def gather_weights(network: nnx.Module, mesh: Mesh | None) -> nnx.Module:
         return network
     if mesh.shape["fsdp"] > 1:
         promote = _gathered(mesh)
-    elif platform_of(mesh.devices.flat[0].platform) == "gpu":
+    elif platform(mesh) == "gpu":
         promote = cast_late
     else:
         return network

@@ -14,6 +14,7 @@ from jax.experimental import mesh_utils, multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from sid_jax.errors import UserError
+from sid_jax.models.layers.execution import platform_of
 
 AXES = ("data", "fsdp")
 SMALL = 2**16  # elements; sharding less costs more in latency than it saves in memory
@@ -81,9 +82,9 @@ def check_batch(batch: int, accumulation: int, mesh: Mesh) -> None:
         raise UserError(f"batch {batch} can't be split over {parts}: use a multiple of {unit}")
 
 
-def is_of_cpus(mesh: Mesh) -> bool:
-    """Whether its devices are CPUs."""
-    return str(mesh.devices.flat[0].platform) == "cpu"
+def platform(mesh: Mesh) -> str:
+    """That of its devices: "cpu", "gpu" or "tpu"."""
+    return platform_of(mesh.devices.flat[0].platform)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
