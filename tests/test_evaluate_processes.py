@@ -61,7 +61,7 @@ KILLED = [
 
 @pytest.fixture
 def run(common, tmp_path):
-    """Runs a command by so many processes, each killed before something happens; returns their exit codes."""
+    """Runs a command by so many processes to its end, or until one of them is killed before something happens."""
 
     def together(command, *flags, count=1, killed=NEVER, who="all"):
         cache = {"JAX_COMPILATION_CACHE_DIR": common / "compiled", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": 0.2}

@@ -16,8 +16,7 @@ from sid_jax.runtime.storage.json_files import read_json
 
 KEYS = (
     "teacher", "student", "prompts", "labels.counts", "real.source", "real.data_dir", "text.cache", "sample_prompts",
-    "evaluate.metric", "evaluate.prompts", "evaluate.inception", "evaluate.clip",
-    "evaluate.dinov2",
+    "evaluate.metric", "evaluate.prompts", "evaluate.inception", "evaluate.clip", "evaluate.dinov2",
 )  # fmt: skip
 """Settings that are paths; or names that are none, which stay: hub ids, `bundled:NAME`, `tfds:NAME`."""
 
