@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 from training_runs import metrics_of, student_bits, train_until_interrupted
 
-from sid_jax import train
+from sid_jax import sample, train
 from sid_jax.data.prompts import read_prompt_file
 from sid_jax.errors import UserError
 from sid_jax.evaluation.asked import in_turn
@@ -25,6 +25,7 @@ from sid_jax.runtime.devices.profile import Profile
 from sid_jax.runtime.run.checkpoints import Checkpoints
 from sid_jax.runtime.run.log import make_workdir
 from sid_jax.runtime.run.owner import owning
+from sid_jax.runtime.run.pictures import GAP, LINE, MOST_LINES
 from sid_jax.sid import jit_train_step
 
 
@@ -212,3 +213,25 @@ def test_losses_that_stay_non_finite_stop_the_run(tiny_arguments, tmp_path, monk
         train.main([*tiny_arguments, "--config.max_bad_steps=2"])
     lines = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
     assert lines[-1]["dropped_generator"] == 16  # every sample of the two updates, and none of it silent
+
+
+@pytest.mark.slow
+def test_wide_images_warm_up_and_limits_go_on_to_the_bit(tiny_arguments, tmp_path):
+    """Grids and samples have the wanted proportions; the rates grow with the images of both starts together."""
+    settings = (
+        "--config.resolution=32x48", "--config.optimizer.fake_warmup=32", "--config.optimizer.generator_warmup=40",
+        "--config.optimizer.clip_norm=0.5", "--config.log_every=1",
+    )  # fmt: skip
+    train.main([*tiny_arguments, *settings])
+    train.main([*tiny_arguments, *settings, f"--workdir={tmp_path / 'halves'}", "--config.images=24"])
+    train.main([*tiny_arguments, *settings, f"--workdir={tmp_path / 'halves'}"])
+    assert metrics_of(tmp_path / "run") == metrics_of(tmp_path / "halves")
+    assert student_bits(tmp_path / "run") == student_bits(tmp_path / "halves")
+    rates = [(line["fake_lr"] / 6e-4, line["generator_lr"] / 1.5e-4) for line in metrics_of(tmp_path / "run")]
+    np.testing.assert_allclose(rates, np.minimum(np.arange(1, 7)[:, None] * 8 / [32, 40], 1), rtol=1e-5)
+
+    width, height = Image.open(tmp_path / "run/samples/student-000006.png").size
+    assert width == 2 * (2 * 48 + GAP) + GAP
+    assert 1 <= (height - 2 * (2 * 32 + GAP) - GAP) // (2 * LINE) <= MOST_LINES  # of captions
+    sample.main([f"--run={tmp_path / 'run'}", "--prompts=a handwritten seven", f"--out={tmp_path / 'pictures'}"])
+    assert Image.open(tmp_path / "pictures/0000.png").size == (48, 32)
