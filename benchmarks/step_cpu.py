@@ -27,6 +27,7 @@ from sid_jax.families.edm_published import PUBLISHED
 from sid_jax.families.schedulers import process_of
 from sid_jax.models import Execution
 from sid_jax.runtime.cli import command_line
+from sid_jax.runtime.devices.jax_settings import quicken_cpu
 from sid_jax.teachers import build
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
@@ -93,6 +94,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--batch", type=int, default=4, help="images (default: 4)")
     parser.add_argument("--repeats", type=int, default=5, help="iterations of each (default: 5)")
     arguments = parser.parse_args(argv)
+    quicken_cpu()  # as the commands have it
     case = CASES[arguments.network]()
     sides = {"JAX": ours(case, arguments.batch), "PyTorch": theirs(case, arguments.batch)}
     seconds = seconds_by_turns(sides, arguments.repeats)

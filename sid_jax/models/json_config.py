@@ -56,7 +56,7 @@ def _is_int(value: Any) -> bool:
 
 
 def _is_list_of(value: Any, is_element: Callable[[Any], bool]) -> bool:
-    return isinstance(value, (list, tuple)) and bool(value) and all(map(is_element, value))
+    return isinstance(value, (list, tuple)) and all(map(is_element, value))
 
 
 _CHECKS: dict[Any, Callable[[Any], bool]] = {
@@ -98,6 +98,7 @@ class JsonConfig(abc.ABC):
 
     _REQUIRED: ClassVar[dict[str, tuple[Any, ...]]] = {}
     _INERT: ClassVar[frozenset[str]] = frozenset()
+    _MAY_BE_EMPTY: ClassVar[frozenset[str]] = frozenset()
 
     @property
     @abc.abstractmethod
@@ -122,6 +123,8 @@ class JsonConfig(abc.ABC):
         for key, value in values.items():
             if key in fields:
                 chosen[key] = _check_types(cls.__name__, fields[key], value)
+                if chosen[key] == () and key not in cls._MAY_BE_EMPTY:
+                    raise ValueError(f"{cls.__name__}: field {key!r} is []; at least one value is needed")
             elif key in required:
                 allowed = required[key]
                 if value not in allowed or isinstance(value, bool) not in {isinstance(a, bool) for a in allowed}:

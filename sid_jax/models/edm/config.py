@@ -59,6 +59,7 @@ class NetworkConfig(JsonConfig):
     augment_dim: int = 0
 
     _REQUIRED: ClassVar[dict[str, tuple[Any, ...]]] = {"label_dropout": (0, 0.0)}
+    _MAY_BE_EMPTY: ClassVar[frozenset[str]] = frozenset({"attn_resolutions"})
 
     def __post_init__(self) -> None:
         self._require_positive("model_channels", "channel_mult", "channel_mult_emb", "num_blocks")

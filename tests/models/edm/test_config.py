@@ -37,6 +37,10 @@ def test_the_network_that_each_preconditioner_takes_by_itself():
     }  # fmt: skip
 
 
+def test_a_network_may_have_no_attention_but_at_its_bottom():
+    assert parsed({**SONG, "attn_resolutions": []}).network.attn_resolutions == ()
+
+
 def test_ranges_of_noise_levels():
     assert parsed(SONG).sigma_range == (0, math.inf)
     assert parsed({**SONG, "sigma_min": 0.002, "sigma_max": 80}).sigma_range == (0.002, 80)
@@ -73,7 +77,7 @@ def test_ranges_of_noise_levels():
         ({**SONG, "model_channels": 30}, "groups"),
         ({**SONG, "model_channels": 7}, "'model_channels'"),
         ({**SONG, "model_channels": 10**9}, "'model_channels'"),
-        ({**SONG, "channel_mult": []}, "'channel_mult'"),
+        ({**SONG, "channel_mult": []}, r"'channel_mult' is \[\]; at least one value is needed"),
         ({**SONG, "channel_mult": [2, 0]}, "'channel_mult'"),
         ({**SONG, "channel_mult": [1] * 50}, "'channel_mult'"),
         ({**SONG, "channel_mult_noise": 0}, "'channel_mult_noise'"),
@@ -86,6 +90,8 @@ def test_ranges_of_noise_levels():
         ({**SONG, "encoder_type": "skip"}, "'encoder_type'"),
         ({**SONG, "decoder_type": "skip"}, "'decoder_type'"),
         ({**SONG, "resample_filter": [1, 2, 1]}, "'resample_filter'"),
+        ({**SONG, "resample_filter": []}, "'resample_filter'"),
+        ({**SONG, "embedding_type": []}, "'embedding_type'"),
         ({**ADM, "model_channels": 96}, "head"),
     ],
 )

@@ -30,7 +30,7 @@ ADM = {
 WIDE = {"model_channels": 64}
 LABELS, AUGMENT = {"label_dim": 5}, {"augment_dim": 9}
 SIGMAS = np.array([0.002, 0.03, 0.9, 80], np.float32)
-SMALLEST = {"channel_mult": [1], "attn_resolutions": [1]}
+SMALLEST = {"channel_mult": [1], "attn_resolutions": []}
 
 
 def converted(theirs, class_name, init_kwargs, **options):
