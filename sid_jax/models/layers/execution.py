@@ -6,7 +6,7 @@ from typing import Any
 
 import jax
 from flax import nnx
-from jax.sharding import Mesh, PartitionSpec
+from jax.sharding import AxisType, Mesh, PartitionSpec
 
 _KERNELS = ("pallas_call", "dot_product_attention_fwd_wrapper")
 
@@ -91,7 +91,8 @@ class Execution:
         Returns:
           `[B, ...]`.
         """
-        if self.mesh is None or self.mesh.size == 1:
+        has_its_part = AxisType.Manual in jax.sharding.get_abstract_mesh().axis_types  # inside of another shard_map
+        if self.mesh is None or self.mesh.size == 1 or has_its_part:
             return function(*arrays)
         even = len(arrays[0]) % self.mesh.size == 0
         spec = PartitionSpec(self.mesh.axis_names) if even else PartitionSpec()
