@@ -2,7 +2,7 @@
 
 Command:  python -m sid_jax.train --config configs/edm_digits_1step.py
 Hardware: 2 CPU cores, about 11 minutes
-Measured: Frechet distance 11.24 and class accuracy 0.9755; the teacher in 18 steps has 5.04 and 0.9240
+Measured: Frechet distance 5.91 and class accuracy 0.952; the teacher in 18 steps has 5.04 and 0.924
 """
 
 import sid_jax.config
@@ -16,12 +16,16 @@ def get_config():
     c.images = 24_000  # 750 updates
     c.batch = 32
 
+    # The information in 256 pixels is gone in less noise than that in the 3,072 of CIFAR-10. So the generator looks at
+    # sigma up to 4 in the place of 24, where the fake network would have to learn from few images.
     c.sid.alpha = 1.0
+    c.sid.u_max = 0.55
+    c.sid.p_mean = -0.6
 
     # Ten thousand times fewer images than published runs: larger steps, a fake network that keeps up with the
     # generator, and an average over an eighth of the run.
     c.optimizer.fake_lr = 1e-3
-    c.optimizer.generator_lr = 3e-4
+    c.optimizer.generator_lr = 1.5e-4
     c.ema.half_life = 6_000
     c.ema.ramp_up = 0.2
 
