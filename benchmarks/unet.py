@@ -24,7 +24,7 @@ from sid_jax.experiment.networks import networks_of
 from sid_jax.planning import targets
 from sid_jax.planning.compile import compile_for
 from sid_jax.planning.cost import KERNEL_SHARE
-from sid_jax.planning.program import condition, forward_flops, placed
+from sid_jax.planning.program import condition, forward_flops
 from sid_jax.runtime.cli import command_line
 from sid_jax.runtime.devices import mesh as meshes
 
@@ -72,11 +72,11 @@ def lower(teacher, config, mesh, *, adam):
     networks = networks_of(teacher, config.resolution, mesh)
     params = teacher.denoiser.params
     split = meshes.parameter_shardings(params, mesh)
-    state = placed(params, split)
+    state = meshes.abstract(params, split)
     batch = meshes.batch_sharding(mesh)
     x_t = jax.ShapeDtypeStruct((config.batch, *teacher.space.shape(config.resolution)), jnp.float32, sharding=batch)
     t = jax.ShapeDtypeStruct((config.batch,), jnp.int32, sharding=batch)
-    cond = placed(condition(teacher, config.resolution, config.batch), batch)
+    cond = meshes.abstract(condition(teacher, config.resolution, config.batch), batch)
 
     def loss(params, x_t, t, cond):
         prediction = networks.denoiser(params, x_t, t, cond, None).astype(jnp.float32)
@@ -94,7 +94,7 @@ def lower(teacher, config, mesh, *, adam):
     moments = jax.eval_shape(optimizer.init, params)
     where = meshes.parameter_shardings(moments, mesh)
     step = jax.jit(train, donate_argnums=(0, 1), out_shardings=(meshes.replicated(mesh), split, where))
-    return step.lower(state, placed(moments, where), x_t, t, cond)
+    return step.lower(state, meshes.abstract(moments, where), x_t, t, cond)
 
 
 if __name__ == "__main__":

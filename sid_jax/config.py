@@ -224,7 +224,7 @@ COMMON = (
             ),
             "evaluate.batch": Setting(
                 0,
-                "images that a device makes at a time to be measured; 0: by their size, at most 64",
+                "images that a device makes, and measures, at a time; 0: by their size, at most 64",
                 "[0, 65536]",
             ),
         },

@@ -50,7 +50,7 @@ BY_PROTOCOL = (
     ("seeds", "S,S", "of the noise; each is a measurement of its own (default: 0)"),
     ("steps", "K", "steps of the sampler (default: as trained, or as the model's family samples a teacher)"),
     ("guidance", "S", "guidance of a teacher given with --model (default: its family's)"),
-    ("batch", "B", "images that a device makes at a time (default: by their size)"),
+    ("batch", "B", "images that a device makes, and measures, at a time (default: by their size)"),
     ("dump", "DIR", "write the images here too: 000000.png, ..., captions.txt"),
     ("out", "DIR", "keep here what was measured, so that the same command goes on where it was"),
     ("inception", "FILE", "weights of Inception, .pth or .safetensors (default: the released ones, fetched once)"),

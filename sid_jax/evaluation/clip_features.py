@@ -1,7 +1,7 @@
 """Images and prompts to scores: the cosine of their CLIP embeddings, and preference scores, by `clip_variants`."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -13,10 +13,10 @@ from sid_jax.errors import UserError
 from sid_jax.evaluation.clip_networks import open_clip_model, open_head
 from sid_jax.evaluation.clip_variants import VARIANTS, Variant
 from sid_jax.evaluation.feed import Feed
-from sid_jax.evaluation.vision import normalised, onto
+from sid_jax.evaluation.streamed import Streamed, on_host
+from sid_jax.evaluation.vision import normalised
 from sid_jax.models.aesthetic import AestheticPredictor
 from sid_jax.runtime.devices import mesh as meshes
-from sid_jax.runtime.devices.gather import gather_weights
 from sid_jax.teachers import Component
 from sid_jax.teachers.conditions import token_ids
 
@@ -39,22 +39,17 @@ class ClipScore:
 
     def __init__(self, place: str, variant: str, mesh: jax.sharding.Mesh, head: str = "") -> None:
         self.variant, self._mesh = VARIANTS[variant], mesh
-        component, self._tokenizer = open_clip_model(self.variant, place)
-        graph, head_params = None, None
-        if self.variant.value == "aesthetic":
-            graph, head_params = open_head(head, component.config.projection_dim)
-        self.component = onto(component, mesh)
-        self.side: int = component.config.vision_config.image_size
+        self.component, self._tokenizer = open_clip_model(self.variant, place)
+        self.side: int = self.component.config.vision_config.image_size
         self.feed = Feed(mesh, self.change)
         self._end = self._prefix = None
         if self._tokenizer is not None:
             self._end = self._tokenizer.eos_token_id
             self._prefix = self._words(self.variant.prefix)
-        self._params = self.component.whole, meshes.place(head_params, meshes.replicated(mesh))
-        self._program = jax.jit(
-            functools.partial(scores_of, self.variant, self.component, graph, mesh, self.side),
-            out_shardings=meshes.replicated(mesh),
-        )
+        self._head = None
+        if self.variant.value == "aesthetic":
+            self._head = _program_of(*open_head(head, self.component.config.projection_dim), mesh)
+        self._network = streamed_clip(on_host(self.component), self.variant, mesh)
 
     def __call__(self, images: np.ndarray | jax.Array, prompts: Sequence[str]) -> np.ndarray:
         """Scores of a batch, the same on every process.
@@ -80,7 +75,8 @@ class ClipScore:
         """The same of changed images that are on the devices; what is beyond the prompts only fills up."""
         filled = [*prompts, *[""] * (len(images) - len(prompts))]
         ids = meshes.place(self.tokens(filled), meshes.batch_sharding(self._mesh))
-        scores = np.asarray(self._program(self._params, images, ids))[: len(prompts)]
+        found = self._network(images, ids)
+        scores = np.asarray(found if self._head is None else self._head(found))[: len(prompts)]
         if not np.isfinite(scores).all():
             raise UserError(f"{self.component.where}: it gives scores that are not finite: its weights are damaged")
         return scores
@@ -98,9 +94,9 @@ class ClipScore:
         ids[:, -1] = self._end  # what was cut off may have had it; beyond an end, nothing matters
         return ids
 
-    def lower(self, images: jax.Array, prompts: Sequence[str]) -> jax.stages.Lowered:
-        """The program for a batch that `feed` has brought to the devices, lowered and not compiled."""
-        return self._program.lower(self._params, images, self.tokens(prompts))
+    def lower(self, images: jax.Array, prompts: Sequence[str]) -> list[jax.stages.Lowered]:
+        """The programs for a batch that `feed` has brought to the devices, lowered and not compiled."""
+        return self._network.lower(images, self.tokens(prompts))
 
     def _words(self, text: str) -> np.ndarray:
         """The tokens of a text, without where it begins and ends."""
@@ -109,25 +105,39 @@ class ClipScore:
         return ids[1 : int(np.argmax(ids == self._end))]
 
 
-def scores_of(
-    variant: Variant,
-    component: Component,
-    head: AestheticPredictor | None,
-    mesh: jax.sharding.Mesh,
-    side: int,
-    params: tuple[Any, Any],
-    images: jax.Array,
-    ids: jax.Array | None,
-) -> jax.Array:
-    """The program of `ClipScore`: uint8 `[B, h, w, 3]` and tokens `[B, L]` -> `[B]`."""
-    with jax.default_matmul_precision("highest"):
-        model: Any = gather_weights(nnx.merge(component.graphdef, params[0]), mesh)
+def streamed_clip(component: Component, variant: Variant, mesh: jax.sharding.Mesh) -> Streamed:
+    """The network of `ClipScore`: uint8 `[B, h, w, 3]` and tokens `[B, L]` -> scores `[B]`.
+
+    Of the aesthetic score there are no tokens, and it gives the images' embeddings `[B, D]`.
+    """
+    side, with_texts = component.config.vision_config.image_size, variant.value != "aesthetic"
+
+    def begin(network: Any, images: jax.Array, ids: jax.Array | None) -> tuple[jax.Array, ...]:
         pixels = variant.on_device(images.astype(jnp.float32), side)
-        embedded = model.embed_images(normalised(pixels, MEAN, STD))
-        if head is not None:
-            predictor = nnx.merge(nnx.graphdef(head), params[1])
-            score: jax.Array = predictor(embedded)
-            return score
-        cosines = jnp.sum(embedded * model.embed_texts(ids), axis=-1)
+        embedded = network.vision_model.embed(normalised(pixels, MEAN, STD))
+        return (embedded, network.text_model.embeddings(ids)) if with_texts else (embedded,)
+
+    def end(network: Any, states: tuple[jax.Array, ...], images: jax.Array, ids: jax.Array | None) -> jax.Array:
+        del images
+        embedded: jax.Array = network.project_image(network.vision_model.read(states[0]))
+        if not with_texts:
+            return embedded
+        cosines = jnp.sum(embedded * network.project_text(network.text_model.read(states[1:], ids)), axis=-1)
         scale = {"cosine": 1.0, "percent": 100.0}.get(variant.value)
-        return cosines * (jnp.exp(model.logit_scale[...]) if scale is None else scale)
+        return cosines * (jnp.exp(network.logit_scale[...]) if scale is None else scale)
+
+    stacks = [("vision_model", "encoder", "layers"), ("text_model", "encoder", "layers")]
+    return Streamed(component, stacks, begin, end, mesh)
+
+
+def _program_of(head: AestheticPredictor, params: nnx.State, mesh: jax.sharding.Mesh) -> Callable[..., jax.Array]:
+    """Embeddings `[B, D]`, which all devices have whole -> `[B]`."""
+    graph, whole = nnx.graphdef(head), meshes.replicated(mesh)
+
+    @functools.partial(jax.jit, out_shardings=whole)
+    def program(params: nnx.State, embedded: jax.Array) -> jax.Array:
+        with jax.default_matmul_precision("highest"):
+            score: jax.Array = nnx.merge(graph, params)(embedded)
+            return score
+
+    return functools.partial(program, meshes.place(params, whole))

@@ -1,19 +1,16 @@
 """Images to DINOv2's features, whose Frechet distance is FD-DINOv2 (Stein et al. 2023, dgm-eval; EDM2)."""
 
-import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 
 from sid_jax.evaluation.feed import Feed
+from sid_jax.evaluation.streamed import Streamed, on_host
 from sid_jax.evaluation.transforms import bicubic
-from sid_jax.evaluation.vision import described, network_in, normalised, onto
+from sid_jax.evaluation.vision import described, network_in, normalised
 from sid_jax.formats.network_folder import locate_network
-from sid_jax.runtime.devices import mesh as meshes
-from sid_jax.runtime.devices.gather import gather_weights
 from sid_jax.teachers import Component
 
 NETWORK = "facebook/dinov2-large"
@@ -43,13 +40,10 @@ class Dinov2Features:
     """
 
     def __init__(self, place: str, mesh: jax.sharding.Mesh, hub_positions: bool = True) -> None:
-        component = network_in(locate_network(place or NETWORK), "Dinov2Model", hub_positions=hub_positions)
-        self.component = onto(component, mesh)
-        self.width: int = component.config.hidden_size
+        self.component = network_in(locate_network(place or NETWORK), "Dinov2Model", hub_positions=hub_positions)
+        self.width: int = self.component.config.hidden_size
         self.feed = Feed(mesh, self.change)
-        self._program = jax.jit(
-            functools.partial(dinov2_features_of, self.component, mesh), out_shardings=meshes.replicated(mesh)
-        )
+        self._network = streamed_dinov2(on_host(self.component), mesh)
 
     def __call__(self, images: np.ndarray | jax.Array) -> np.ndarray:
         """Features of a batch, float32 `[B, width]`, the same on every process.
@@ -66,11 +60,11 @@ class Dinov2Features:
 
     def measure(self, images: jax.Array) -> np.ndarray:
         """The same of images that `feed` has brought to the devices."""
-        return np.asarray(self._program(self.component.whole, images))
+        return np.asarray(self._network(images))
 
-    def lower(self, images: jax.Array) -> jax.stages.Lowered:
-        """The program for images that `feed` has brought to the devices, lowered and not compiled."""
-        return self._program.lower(self.component.whole, images)
+    def lower(self, images: jax.Array) -> list[jax.stages.Lowered]:
+        """The programs for images that `feed` has brought to the devices, lowered and not compiled."""
+        return self._network.lower(images)
 
 
 def described_dinov2(place: str) -> Component:
@@ -82,9 +76,15 @@ def described_dinov2(place: str) -> Component:
     return described(place or NETWORK, "Dinov2Model", {NETWORK: _LARGE}, hub_positions=True)
 
 
-def dinov2_features_of(component: Component, mesh: jax.sharding.Mesh, params: Any, images: jax.Array) -> jax.Array:
-    """The program of `Dinov2Features`: uint8 `[B, 224, 224, 3]` -> `[B, D]`."""
-    with jax.default_matmul_precision("highest"):
-        model: Any = gather_weights(nnx.merge(component.graphdef, params), mesh)
-        features: jax.Array = model(normalised(images.astype(jnp.float32), MEAN, STD))
+def streamed_dinov2(component: Component, mesh: jax.sharding.Mesh) -> Streamed:
+    """The network of `Dinov2Features`: uint8 `[B, 224, 224, 3]` -> `[B, D]`."""
+
+    def begin(network: Any, images: jax.Array) -> tuple[jax.Array]:
+        return (network.embeddings(normalised(images.astype(jnp.float32), MEAN, STD)),)
+
+    def end(network: Any, states: tuple[jax.Array], images: jax.Array) -> jax.Array:
+        del images
+        features: jax.Array = network.read(*states)
         return features
+
+    return Streamed(component, [("encoder", "layer")], begin, end, mesh)

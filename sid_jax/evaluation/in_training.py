@@ -89,6 +89,7 @@ class ProtocolQuality:
     def __init__(self, request: Request, config: ConfigDict, program: ImageProgram, asked: Asked):
         self._request, self._program, self._asked, self._seed = request, program, asked, config.seed
         settings = config.evaluate
+        self._together = at_a_time(config.resolution, settings.batch).together
         self._networks = FeatureNetworks(request.measures, {name: settings[name] for name in NETWORKS}, program.mesh)
         self._networks.check_references(request.protocol, request.measures, request.references)
         self._reals = self._networks.real_features(of_pictures(request), request.files)
@@ -96,7 +97,7 @@ class ProtocolQuality:
     def __call__(self, params: Any) -> dict[str, float]:
         """Name to value, such as `fid_10k`, of the images that the parameters make."""
         request = self._request
-        source = GeneratedImages(self._program, params, self._asked, self._seed)
+        source = GeneratedImages(self._program, params, self._asked, self._seed, self._together)
         instruments = self._networks.instruments(request.protocol, request.measures, request.references, self._reals)
         found = values_of(measure_all(source, instruments, name=""))
         return {counted(name, request.samples): value for name, value in found.items()}
@@ -122,6 +123,6 @@ def open_quality(
     request: Request, config: ConfigDict, teacher: Teacher, sampler: Sampler, mesh: jax.sharding.Mesh, asked: Asked
 ) -> ProtocolQuality:
     """What measures the student of a run; the feature networks are opened, and stay on the devices."""
-    batch = mesh.size * (config.evaluate.batch or at_a_time(config.resolution))
-    program = ImageProgram(teacher, sampler, config.resolution, batch, mesh, strict=False)
+    made = at_a_time(config.resolution, config.evaluate.batch).made
+    program = ImageProgram(teacher, sampler, config.resolution, mesh.size * made, mesh, strict=False)
     return ProtocolQuality(request, config, program, asked)

@@ -41,7 +41,7 @@ class FeatureNetworks:
       measures: the metrics.
       places: where networks are, by the names of `NETWORKS`: the file of Inception's weights, folders or hub ids of the
         others; empty or none: the released ones, of CLIP that of the metric's name.
-      mesh: the devices, all of which have the whole networks.
+      mesh: the devices, on all of which the networks run.
 
     Attributes:
       sha256: of each network, by its name.

@@ -9,15 +9,15 @@ import numpy as np
 from flax import nnx
 from ml_collections import ConfigDict
 
-from sid_jax.evaluation.clip_features import scores_of
+from sid_jax.evaluation.clip_features import streamed_clip
 from sid_jax.evaluation.clip_networks import described_clip
 from sid_jax.evaluation.clip_variants import VARIANTS
-from sid_jax.evaluation.dinov2_features import SIDE, described_dinov2, dinov2_features_of
+from sid_jax.evaluation.dinov2_features import SIDE, described_dinov2, streamed_dinov2
 from sid_jax.evaluation.features import abstract_inception, features_of
 from sid_jax.evaluation.in_training import measures_of
 from sid_jax.evaluation.sources import at_a_time
+from sid_jax.evaluation.streamed import Streamed
 from sid_jax.planning.compile import Memory, compile_for
-from sid_jax.planning.program import placed
 from sid_jax.planning.targets import Target
 from sid_jax.runtime.devices import mesh as meshes
 from sid_jax.size import size_of
@@ -40,11 +40,10 @@ def feature_networks_memory(config: ConfigDict, target: Target) -> dict[str, Mem
     if not looks:
         return {}
     mesh = meshes.make_mesh(config.mesh.data, config.mesh.fsdp, target.open())
-    batch = mesh.size * (config.evaluate.batch or at_a_time(config.resolution))
+    batch = mesh.size * at_a_time(config.resolution, config.evaluate.batch).together
     found = {}
     for network, variant in looks:
-        lowered = _LOWERED[network](config, variant, mesh, batch)
-        found[f"{network} {variant}"] = compile_for(target, lowered).memory
+        found[f"{network} {variant}"] = _MEMORY[network](config, variant, target, mesh, batch)
     return found
 
 
@@ -69,36 +68,41 @@ def with_feature_networks(figures: dict[str, Any], networks: Mapping[str, Memory
     }
 
 
-def _inception(config: ConfigDict, variant: str, mesh: jax.sharding.Mesh, batch: int) -> jax.stages.Lowered:
+def _inception(config: ConfigDict, variant: str, target: Target, mesh: jax.sharding.Mesh, batch: int) -> Memory:
     graph, params = nnx.split(abstract_inception(meshes.platform(mesh) == "cpu"))
-    program = functools.partial(features_of, graph, variant)
-    return _lowered(program, mesh, placed(params, meshes.replicated(mesh)), _images(batch, size_of(config.resolution)))
+    whole = meshes.replicated(mesh)
+    program = jax.jit(functools.partial(features_of, graph, variant), out_shardings=whole)
+    images = _images(batch, size_of(config.resolution), mesh)
+    return compile_for(target, program.lower(meshes.abstract(params, whole), images)).memory
 
 
-def _dinov2(config: ConfigDict, variant: str, mesh: jax.sharding.Mesh, batch: int) -> jax.stages.Lowered:
+def _dinov2(config: ConfigDict, variant: str, target: Target, mesh: jax.sharding.Mesh, batch: int) -> Memory:
     del variant
-    component = described_dinov2(config.evaluate.dinov2)
-    params = placed(component.whole, meshes.parameter_shardings(component.whole, mesh))
-    return _lowered(functools.partial(dinov2_features_of, component, mesh), mesh, params, _images(batch, (SIDE, SIDE)))
+    network = streamed_dinov2(described_dinov2(config.evaluate.dinov2), mesh)
+    return _of_streamed(network, target, _images(batch, (SIDE, SIDE), mesh))
 
 
-def _clip(config: ConfigDict, variant: str, mesh: jax.sharding.Mesh, batch: int) -> jax.stages.Lowered:
+def _clip(config: ConfigDict, variant: str, target: Target, mesh: jax.sharding.Mesh, batch: int) -> Memory:
     score, component = VARIANTS[variant], described_clip(VARIANTS[variant], config.evaluate.clip)
-    params = placed(component.whole, meshes.parameter_shardings(component.whole, mesh))
     side = component.config.vision_config.image_size
     height, width, _ = score.on_host(np.zeros((*size_of(config.resolution), 3), np.uint8), side).shape
     ids = jax.ShapeDtypeStruct((batch, component.config.text_config.max_position_embeddings), np.int32)
-    program = functools.partial(scores_of, score, component, None, mesh, side)
-    return _lowered(program, mesh, (params, None), _images(batch, (height, width)), ids)
+    ids = meshes.abstract(ids, meshes.batch_sharding(mesh))
+    return _of_streamed(streamed_clip(component, score, mesh), target, _images(batch, (height, width), mesh), ids)
 
 
-_LOWERED = {"inception": _inception, "dinov2": _dinov2, "clip": _clip}
+_MEMORY = {"inception": _inception, "dinov2": _dinov2, "clip": _clip}
 
 
-def _lowered(program: Any, mesh: jax.sharding.Mesh, params: Any, *batch: jax.ShapeDtypeStruct) -> jax.stages.Lowered:
-    split = placed(batch, meshes.batch_sharding(mesh))
-    return jax.jit(program, out_shardings=meshes.replicated(mesh)).lower(params, *split)
+def _of_streamed(network: Streamed, target: Target, *batch: jax.ShapeDtypeStruct) -> Memory:
+    begin, *layers, end = (compile_for(target, lowered).memory for lowered in network.lower(*batch))
+    # While a layer of one stack runs, the weights of the next one wait, and what is in the other stack.
+    in_layers = begin.outputs + network.sent + max(layer.peak for layer in layers)
+    running = max(begin.peak - begin.arguments, in_layers, begin.outputs + end.peak - end.arguments)
+    peak = network.resident + running
+    return Memory(network.resident, end.outputs, aliased=0, temporaries=running - end.outputs, peak=peak)
 
 
-def _images(batch: int, size: tuple[int, int]) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct((batch, *size, 3), np.uint8)
+def _images(batch: int, size: tuple[int, int], mesh: jax.sharding.Mesh) -> jax.ShapeDtypeStruct:
+    images = jax.ShapeDtypeStruct((batch, *size, 3), np.uint8)
+    return meshes.abstract(images, meshes.batch_sharding(mesh))

@@ -2,11 +2,13 @@
 
 import dataclasses
 import functools
+import itertools
 import time
-from collections.abc import Iterator
-from typing import Any, Protocol
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple, Protocol
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from sid_jax.data.sources.pictures import Pictures
@@ -21,11 +23,22 @@ from sid_jax.teachers.conditions import Asked
 
 MOST_AT_A_TIME = 64
 """Images that a device makes or reads, and a feature network looks at, at a time: Inception takes 0.4 GB for them."""
+_LEAST_TOGETHER = 16  # that a network looks at: the weights of a large one are sent each time, see `Streamed`
 
 
-def at_a_time(resolution: Resolution) -> int:
-    """How many images of a size a device makes at a time to be measured by a protocol."""
-    return min(images_at_a_time(resolution), MOST_AT_A_TIME)
+class AtATime(NamedTuple):
+    """How many images a device makes at a time to be measured by a protocol, and how many it looks at together."""
+
+    made: int
+    together: int
+
+
+def at_a_time(resolution: Resolution, batch: int = 0) -> AtATime:
+    """For images of a size; `batch` is what the user wants of both, 0: it goes by the size."""
+    if batch:
+        return AtATime(batch, batch)
+    made = min(images_at_a_time(resolution), MOST_AT_A_TIME)
+    return AtATime(made, made * -(-_LEAST_TOGETHER // made))
 
 
 class Source(Protocol):
@@ -55,12 +68,14 @@ class GeneratedImages:
       params: of the denoiser.
       asked: what the images are of.
       seed: of the noise.
+      together: how many of a device are measured at a time, if that is more than it makes at a time.
     """
 
     program: ImageProgram
     params: Any
     asked: Asked
     seed: int
+    together: int = 1
 
     @property
     def count(self) -> int:
@@ -69,13 +84,26 @@ class GeneratedImages:
 
     def batches(self, start: int = 0) -> Iterator[Batch]:
         """As the devices make them: the host has each before it is ready."""
-        for made in self.program.batches(self.params, self.asked, self.seed, start=start):
-            check = functools.partial(self._check, made)
-            yield Batch(made.start, made.count, self.program.mesh, devices=made.images, check=check)
+        mesh = self.program.mesh
+        made = self.program.batches(self.params, self.asked, self.seed, start=start)
+        while (first := next(made, None)) is not None:
+            parts = -(-min(self.together * mesh.size, self.count) // len(first.images))
+            some = [first, *itertools.islice(made, parts - 1)]
+            filled = some + some[-1:] * (parts - len(some))
+            images = first.images if parts == 1 else _joined(mesh)(*(each.images for each in filled))
+            count = sum(each.count for each in some)
+            yield Batch(first.start, count, mesh, devices=images, check=functools.partial(self._check, some))
 
-    def _check(self, made: Made) -> None:
-        finite = np.asarray(made.finite)[: made.count]
-        self.program.check_finite(finite, self.asked[made.start : made.start + made.count])
+    def _check(self, some: Sequence[Made]) -> None:
+        for made in some:
+            finite = np.asarray(made.finite)[: made.count]
+            self.program.check_finite(finite, self.asked[made.start : made.start + made.count])
+
+
+@functools.cache
+def _joined(mesh: jax.sharding.Mesh) -> Callable[..., jax.Array]:
+    """Batches `[B, ...]` to one, split over the devices as each is."""
+    return jax.jit(lambda *batches: jnp.concatenate(batches), out_shardings=meshes.batch_sharding(mesh))
 
 
 class StoredImages:

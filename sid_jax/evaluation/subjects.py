@@ -129,7 +129,8 @@ def _generated(
     config: ConfigDict | None = None,
 ) -> Subject:
     resolution: Resolution = model.resolution if config is None else config.resolution
-    program = ImageProgram(model.teacher, sampler, resolution, mesh.size * (batch or at_a_time(resolution)), mesh)
+    made, together = at_a_time(resolution, batch)
+    program = ImageProgram(model.teacher, sampler, resolution, mesh.size * made, mesh)
     prompts = request.prompts.lines if request.prompts else []
 
     def asked(seed: int) -> Sequence[Any]:
@@ -143,4 +144,4 @@ def _generated(
         "sampler": type(sampler).__name__,
         "resolution": str(size_of(resolution)),
     }
-    return Subject(name, lambda seed: GeneratedImages(program, model.params, asked(seed), seed), about)
+    return Subject(name, lambda seed: GeneratedImages(program, model.params, asked(seed), seed, together), about)

@@ -1,4 +1,4 @@
-"""Networks in folders of transformers that look at images, on all devices of a mesh."""
+"""Networks in folders of transformers that look at images."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -6,11 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from sid_jax.formats.network_folder import locate_network, open_network_weights
-from sid_jax.runtime.devices import mesh as meshes
 from sid_jax.teachers import Component, build, open_component
 
 
@@ -44,15 +42,6 @@ def described(place: str, class_name: str, published: Mapping[str, Mapping[str, 
     if place in published and not Path(place).exists():
         return build(class_name, dict(published[place]), where=place, **options)
     return open_component(locate_network(place, weights=False), class_name, **options)
-
-
-def onto(component: Component, mesh: jax.sharding.Mesh) -> Component:
-    """The network with its parameters in float32 on the devices, read from its files one tensor at a time.
-
-    Raises:
-      UserError: a file is missing or damaged, or is of another network.
-    """
-    return component.load(jnp.float32, meshes.into_shards(mesh, jnp.float32))
 
 
 def normalised(pixels: jax.Array, mean: Any, std: Any) -> jax.Array:

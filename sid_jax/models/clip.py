@@ -169,7 +169,15 @@ class CLIPTextTransformer(nnx.Module):
 
     def __call__(self, input_ids: jax.Array) -> CLIPTextOutput:
         """Tokens `[B, L]` -> their embeddings, `pooled` not projected."""
-        states = self.encoder(self.embeddings(input_ids))
+        return self.read(self.encoder(self.embeddings(input_ids)), input_ids)
+
+    def read(self, states: tuple[jax.Array, ...], input_ids: jax.Array) -> CLIPTextOutput:
+        """What follows the encoder.
+
+        Args:
+          states: the encoder's; at least the last, `[B, L, D]`.
+          input_ids: the tokens, `[B, L]`.
+        """
         last = self.final_layer_norm(states[-1])
         # Published configs say eos_token_id 2 by mistake. With them, as in transformers, the end of the text is the
         # token with the highest id.

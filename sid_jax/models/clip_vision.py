@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from sid_jax.models.clip import CLIPEncoder, CLIPTextConfig, CLIPTextTransformer, TowerConfig
+from sid_jax.models.clip import CLIPEncoder, CLIPTextConfig, CLIPTextOutput, CLIPTextTransformer, TowerConfig
 from sid_jax.models.json_config import JsonConfig
 from sid_jax.models.layers.options import LayerOptions
 
@@ -129,8 +129,15 @@ class CLIPVisionTransformer(nnx.Module):
 
     def __call__(self, pixels: jax.Array) -> jax.Array:
         """Normalised pixels `[B, H, W, C]` of the size that it is made for -> `[B, D]`."""
-        states = self.encoder(self.pre_layrnorm(self.embeddings(pixels)))
-        return self.post_layernorm(states[-1][:, 0])
+        return self.read(self.encoder(self.embed(pixels))[-1])
+
+    def embed(self, pixels: jax.Array) -> jax.Array:
+        """What the encoder gets, `[B, 1 + patches, D]`."""
+        return self.pre_layrnorm(self.embeddings(pixels))
+
+    def read(self, state: jax.Array) -> jax.Array:
+        """What the encoder gives, `[B, 1 + patches, D]` -> `[B, D]`."""
+        return self.post_layernorm(state[:, 0])
 
 
 class CLIPOutput(NamedTuple):
@@ -169,11 +176,19 @@ class CLIPModel(nnx.Module):
 
     def embed_images(self, pixels: jax.Array) -> jax.Array:
         """Normalised pixels `[B, H, W, 3]` -> `[B, projection_dim]` of length 1."""
-        return _unit(self.visual_projection(self.vision_model(pixels)))
+        return self.project_image(self.vision_model(pixels))
+
+    def project_image(self, pooled: jax.Array) -> jax.Array:
+        """What the tower of images gives, `[B, D]` -> `[B, projection_dim]` of length 1."""
+        return _unit(self.visual_projection(pooled))
 
     def embed_texts(self, input_ids: jax.Array) -> jax.Array:
         """Tokens `[B, L]` -> `[B, projection_dim]` of length 1."""
-        return _unit(self.text_projection(self.text_model(input_ids).pooled))
+        return self.project_text(self.text_model(input_ids))
+
+    def project_text(self, output: CLIPTextOutput) -> jax.Array:
+        """What the tower of texts gives -> `[B, projection_dim]` of length 1."""
+        return _unit(self.text_projection(output.pooled))
 
     def __call__(self, pixels: jax.Array, input_ids: jax.Array) -> CLIPOutput:
         """Both of images and texts."""

@@ -232,4 +232,8 @@ class Dinov2Model(nnx.Module):
 
     def __call__(self, pixels: jax.Array) -> jax.Array:
         """Normalised pixels `[B, H, W, C]`, H and W multiples of a patch -> `[B, D]`."""
-        return self.layernorm(self.encoder(self.embeddings(pixels)))[:, 0]
+        return self.read(self.encoder(self.embeddings(pixels)))
+
+    def read(self, state: jax.Array) -> jax.Array:
+        """What the encoder gives, `[B, 1 + patches, D]` -> `[B, D]`."""
+        return self.layernorm(state)[:, 0]

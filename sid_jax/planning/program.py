@@ -77,9 +77,9 @@ def build_program(config: ConfigDict, devices: list[jax.Device]) -> Program:
     real = None
     if settings.gan.used:  # real images as a cache of latents has them
         latents = jax.ShapeDtypeStruct((config.batch, *settings.shape), jnp.float32)
-        real = placed(Real(latents, read), meshes.batch_sharding(mesh))
-    read = placed(read, meshes.batch_sharding(mesh))
-    batch = Batch(read, read, placed(empty, meshes.replicated(mesh)), real)
+        real = meshes.abstract(Real(latents, read), meshes.batch_sharding(mesh))
+    read = meshes.abstract(read, meshes.batch_sharding(mesh))
+    batch = Batch(read, read, meshes.abstract(empty, meshes.replicated(mesh)), real)
     step = jit_train_step(
         networks_of(teacher, config.resolution, mesh, build.regularization_of(config, teacher)),
         build.few_step_of(config, teacher.process),
@@ -87,15 +87,9 @@ def build_program(config: ConfigDict, devices: list[jax.Device]) -> Program:
         settings,
         out_shardings=(shardings, meshes.replicated(mesh)),
     )
-    arguments = (placed(shapes, shardings), placed(frozen, meshes.parameter_shardings(frozen, mesh)), batch)
+    frozen = meshes.abstract(frozen, meshes.parameter_shardings(frozen, mesh))
+    arguments = (meshes.abstract(shapes, shardings), frozen, batch)
     return Program(origin, teacher, step, arguments, config.batch / config.accumulation / mesh.size)
-
-
-def placed(tree: Any, shardings: Any) -> Any:
-    """Abstract arrays with a sharding each; `shardings` is a tree like theirs, or one for all."""
-    if isinstance(shardings, jax.sharding.Sharding):
-        shardings = jax.tree.map(lambda _: shardings, tree)
-    return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), tree, shardings)
 
 
 def shapes_of(tree: Any) -> Any:

@@ -20,16 +20,19 @@ from sid_jax.evaluation.clip_features import MEAN, STD, ClipScore
 from sid_jax.evaluation.clip_variants import VARIANTS
 from sid_jax.evaluation.networks import FeatureNetworks
 from sid_jax.evaluation.protocols import SCORES, protocol_named
+from sid_jax.runtime.devices import mesh as meshes
 from sid_jax.runtime.devices.mesh import make_mesh
 
 SIDE, WIDTH, START, END = 28, 16, 49406, 49407
+DEPTH = 3  # layers of each tower
 PROMPTS = ["A cat.", "", "two small dogs, " * 40]
 TEXT = {
-    "hidden_act": "gelu", "hidden_size": 16, "intermediate_size": 64, "num_attention_heads": 2, "num_hidden_layers": 2,
+    "hidden_act": "gelu", "hidden_size": 16, "intermediate_size": 64, "num_attention_heads": 2,
+    "num_hidden_layers": DEPTH,
 }  # fmt: skip
 VISION = {
     "hidden_act": "gelu", "hidden_size": 32, "intermediate_size": 128, "num_attention_heads": 4, "image_size": SIDE,
-    "num_hidden_layers": 2, "patch_size": 14,
+    "num_hidden_layers": DEPTH, "patch_size": 14,
 }  # fmt: skip
 CONFIG = {"model_type": "clip", "projection_dim": WIDTH, "text_config": TEXT, "vision_config": VISION}
 
@@ -43,8 +46,8 @@ def words():
 def network():
     torch.manual_seed(0)
     torch.set_num_threads(1)
-    vision = open_clip.CLIPVisionCfg(image_size=SIDE, layers=2, width=32, head_width=8, patch_size=14)
-    text = open_clip.CLIPTextCfg(width=16, heads=2, layers=2)
+    vision = open_clip.CLIPVisionCfg(image_size=SIDE, layers=DEPTH, width=32, head_width=8, patch_size=14)
+    text = open_clip.CLIPTextCfg(width=16, heads=2, layers=DEPTH)
     made = open_clip.CLIP(WIDTH, vision, text).eval()
     with torch.no_grad():
         for parameter in made.parameters():
@@ -128,10 +131,26 @@ def test_gigagans_clip_score(opened, network, words):
     np.testing.assert_allclose(actual, expected, atol=1e-5)
     np.testing.assert_allclose(score(images[:1], PROMPTS[:1]), actual[:1], atol=1e-6)
 
-    program = score.lower(score.feed(images), PROMPTS).as_text()
-    products = re.findall(r"stablehlo\.(?:dot_general|convolution)\b.*", program)
-    assert len(products) > 20
+    programs = [lowered.as_text() for lowered in score.lower(score.feed(images), PROMPTS)]
+    products = re.findall(r"stablehlo\.(?:dot_general|convolution)\b.*", "".join(programs))
+    assert len(products) == 1 + 2 * 8 + 2  # patches, a layer of each tower, and the projections
     assert all(product.count("HIGHEST") == 2 and "f32" in product for product in products)
+
+
+def test_devices_have_two_layers_at_most(opened, monkeypatch):
+    """The one that runs, and the one that is sent meanwhile."""
+    score = opened("clip_g14_photo")
+    place, counts = meshes.place, []
+
+    def counting(tree, shardings):
+        placed = place(tree, shardings)
+        kernels = [array for array in jax.live_arrays() if array.shape in ((32, 128), (16, 64))]
+        counts.append(len(kernels))
+        return placed
+
+    monkeypatch.setattr(meshes, "place", counting)
+    score(pictures(60, 60), PROMPTS)
+    assert max(counts) == 2 and len(counts) == 1 + 2 * DEPTH  # the tokens, and each layer
 
 
 def test_hpsv2(opened, network):

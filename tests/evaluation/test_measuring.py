@@ -4,6 +4,7 @@ import dataclasses
 import subprocess
 import sys
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
@@ -16,9 +17,10 @@ from sid_jax.evaluation.loop import Instrument, measure_all, values_of
 from sid_jax.evaluation.networks import change_of
 from sid_jax.evaluation.protocols import HostTransform
 from sid_jax.evaluation.saved import SavedMeasurement
-from sid_jax.evaluation.sources import StoredImages
+from sid_jax.evaluation.sources import GeneratedImages, StoredImages, at_a_time
 from sid_jax.evaluation.statistics import FrechetToReference, Kept, MeanScore, certain
 from sid_jax.evaluation.transforms import centre_crop, lanczos
+from sid_jax.experiment.images import Made
 from sid_jax.metrics.frechet import Statistics, frechet_distance, statistics
 from sid_jax.runtime.devices import mesh as meshes
 
@@ -91,6 +93,39 @@ def test_a_measurement_that_was_cut_and_gone_on_equals_one_that_was_not(folder, 
         values_of(found)
     )
     assert again.batches == 0 and [file.suffix for file in tmp_path.iterdir()] == [".json"]
+
+
+def test_how_many_images_a_device_makes_and_measures_at_a_time():
+    found = [tuple(at_a_time(side)) for side in (32, 128, 256, 512, 1024)]
+    assert found == [(64, 64), (25, 25), (6, 18), (1, 16), (1, 16)]
+    assert at_a_time(512, 4) == (4, 4)
+
+
+@pytest.mark.parametrize("start", [0, 16])
+def test_few_images_at_a_time_are_measured_together(start):
+    """All batches have one size, of which the last one is filled up; a picture that is not finite is found in any."""
+    images = np.random.default_rng(0).integers(0, 256, (COUNT, 4, 4, 3)).astype(np.uint8)
+    checked = []
+
+    class Program:
+        mesh = meshes.make_mesh()
+
+        def batches(self, params, asked, seed, start):
+            for first in range(start, len(asked), 3):
+                rows = np.minimum(np.arange(first, first + 3), len(asked) - 1)
+                yield Made(first, min(3, len(asked) - first), jnp.asarray(images[rows]), jnp.asarray(rows != 40))
+
+        def check_finite(self, finite, asked):
+            checked.extend(zip(finite.tolist(), asked, strict=True))
+
+    batches = list(GeneratedImages(Program(), None, range(COUNT), 0, together=8).batches(start))
+    assert [batch.start for batch in batches] == list(range(start, COUNT, 9))
+    assert {batch.on_devices().shape for batch in batches} == {(9, 4, 4, 3)}
+    seen = np.concatenate([batch.on_devices()[: batch.count] for batch in batches])
+    np.testing.assert_array_equal(seen, images[start:])
+    for batch in batches:
+        batch.check()
+    assert checked == [(row != 40, row) for row in range(start, COUNT)]
 
 
 def test_another_measurement_does_not_go_on_from_it(folder, tmp_path):

@@ -160,6 +160,13 @@ def place(tree: Any, shardings: Any) -> Any:
     return jax.tree.map(place_leaf, tree, shardings)
 
 
+def abstract(tree: Any, shardings: Any) -> Any:
+    """The same of arrays that are not here, concrete or abstract: a tree of ShapeDtypeStructs, for lowering."""
+    if isinstance(shardings, NamedSharding):
+        shardings = jax.tree.map(lambda _: shardings, tree)
+    return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), tree, shardings)
+
+
 def local_rows(batch: int, mesh: Mesh) -> np.ndarray:
     """Which rows of a batch `[B, ...]` are on this host's devices: indices, int `[rows]`, ascending.
 
