@@ -2,16 +2,19 @@
 
 import fcntl
 import gc
+import importlib.metadata
 import os
 import subprocess
 import sys
 import tempfile
 
-# Small networks take longer to compile than to run. LLVM's optimisations are left out, before JAX starts; so are XLA's
-# newer emitters of loops, and the splitting of a program for more cores than there are: both are slower here.
+# Small networks take longer to compile than to run. LLVM's optimisations are left out, before JAX starts, and the
+# splitting of a program for more cores than there are. So are XLA's newer emitters of loops, which are slower here,
+# where they can be: later versions have no others, and end a process for a flag that they do not know.
 os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "") + " --xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
-    " --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
+    " --xla_cpu_parallel_codegen_split_count=1"
+    + (" --xla_cpu_use_fusion_emitters=false" if importlib.metadata.version("jaxlib").startswith("0.10.") else "")
 )
 
 # As `plan` has it for itself: the plugin of GPUs does not compile for them where JAX looks for one here.
@@ -85,11 +88,11 @@ def compilation_cache(common):
             kept[key] = found
         return kept[key]
 
-    def put(key, seconds, name, backend, executable, callbacks):
+    def put(key, seconds, name, backend, executable, *callbacks):  # which newer versions do not give to it
         """As JAX writes a program into the folder; small ones, which it does not write, are kept in this process."""
-        if not callbacks:
+        if not any(callbacks):
             kept[key] = executable, int(seconds)
-        write(key, seconds, name, backend, executable, callbacks)
+        write(key, seconds, name, backend, executable, *callbacks)
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(programs, "get_executable_and_time", get)
