@@ -8,7 +8,6 @@ are read whole.
 """
 
 import hashlib
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import BinaryIO
@@ -16,6 +15,7 @@ from typing import BinaryIO
 import numpy as np
 
 from sid_jax.errors import UserError
+from sid_jax.runtime.storage.json_files import loads
 
 _BLOCK = 4096  # bytes
 
@@ -74,7 +74,7 @@ def _blocks(file: BinaryIO) -> list[tuple[int, int]] | None:
     if not 2 <= header <= min(size - 8, 100 << 20):  # the limit of safetensors
         return None
     try:
-        entries = json.loads(file.read(header))
+        entries = loads(file.read(header))
         spans = sorted(entry["data_offsets"] for name, entry in entries.items() if name != "__metadata__")
         blocks = [(0, data)]
         for begin, end in spans:
@@ -85,6 +85,6 @@ def _blocks(file: BinaryIO) -> list[tuple[int, int]] | None:
             else:
                 middle = (begin + end - _BLOCK) // 2
                 blocks += [(data + at, _BLOCK) for at in (begin, middle, end - _BLOCK)]
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+    except (ValueError, TypeError, KeyError, AttributeError):
         return None
     return blocks

@@ -22,7 +22,7 @@ from sid_jax.formats.state_dict import Stored
 from sid_jax.formats.weight_names import choose
 from sid_jax.runtime.run.progress import following
 from sid_jax.runtime.storage.impostors import FIRST_BYTES, what_it_is
-from sid_jax.runtime.storage.json_files import read_json, write_json
+from sid_jax.runtime.storage.json_files import loads, read_json, write_json
 from sid_jax.runtime.storage.small_files import shown
 
 SHARD_BYTES = 10 * 1000**3  # as in diffusers
@@ -167,7 +167,7 @@ def _type_read(code: str) -> str:
 
 def _read_file(file: Path, stored: Mapping[str, Stored]) -> Iterator[tuple[str, np.ndarray]]:
     with _open(file) as handle, file.open("rb") as f:
-        header = json.loads(f.read(int.from_bytes(f.read(8), "little")))
+        header = loads(f.read(int.from_bytes(f.read(8), "little")))
         start = f.tell()
         for name in handle.offset_keys():
             shape, dtype = stored[name]

@@ -7,7 +7,6 @@ whose default is None (an ml_collections placeholder) also takes `none`.
 
 import copy
 import difflib
-import json
 import logging
 import sys
 import traceback
@@ -20,7 +19,7 @@ from ml_collections import ConfigDict, config_flags
 
 from sid_jax import assets
 from sid_jax.errors import UserError, errors_in
-from sid_jax.runtime.storage.json_files import to_text
+from sid_jax.runtime.storage.json_files import loads, to_text
 from sid_jax.runtime.storage.small_files import check_regular, read_small_bytes
 from sid_jax.size import parse as parse_size
 
@@ -137,7 +136,7 @@ def from_json(text: str, schema: Schema) -> ConfigDict:
       UserError: the text is not JSON, or has a key or a type that the schema has not.
     """
     try:
-        values = json.loads(text)
+        values = loads(text)
         saved = flatten(ConfigDict(values))
     except (ValueError, TypeError, AttributeError) as error:
         raise UserError(f"the saved config is not a JSON object: {error}") from error

@@ -17,6 +17,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 
 from sid_jax.runtime.storage.files import is_remote
+from sid_jax.runtime.storage.json_files import loads
 from sid_jax.runtime.storage.small_files import Unreadable, read_small_bytes
 
 ITEM = "manifest"
@@ -33,7 +34,7 @@ class ManifestHandler(ocp.CheckpointHandler):
 
     def restore(self, directory: epath.Path, args: "ManifestRestore") -> dict[str, list[int]]:
         """The list: relative path to size and, on a disk, sum."""
-        return json.loads((directory / _FILE).read_text())
+        return loads((directory / _FILE).read_text())
 
     def finalize(self, directory: epath.Path) -> None:
         """Writes the list of all that the other items have written."""
@@ -66,11 +67,11 @@ def verify(checkpoint: os.PathLike | str, item: str = "") -> None:
     """
     folder = epath.Path(checkpoint)
     try:
-        expected = json.loads(read_small_bytes(folder / ITEM / _FILE))
+        expected = loads(read_small_bytes(folder / ITEM / _FILE))
         wanted = {name: (int(entry[0]), *entry[1:]) for name, entry in expected.items() if name.startswith(item)}
     except Unreadable as error:
         raise ValueError("it has no manifest" if error.missing else f"its manifest {error.reason}") from None
-    except (ValueError, TypeError, AttributeError, IndexError, RecursionError):
+    except (ValueError, TypeError, AttributeError, IndexError):
         wanted = {}
     if not wanted:
         raise ValueError("its manifest is damaged")

@@ -11,6 +11,7 @@ from etils import epath
 
 from sid_jax.runtime.run import manifest
 from sid_jax.runtime.run.state_item import StateHandler, StateRestore
+from sid_jax.runtime.storage.json_files import loads
 from sid_jax.runtime.storage.small_files import read_small_bytes
 
 LARGEST_JSON = 256 << 20  # bytes; metrics of 20,000 updates without a line in the log are 6 MB
@@ -95,8 +96,8 @@ def json_object(checkpoint: epath.Path, item: str) -> dict[str, Any]:
       ValueError: it is no JSON object.
     """
     try:
-        value = json.loads(json_text(checkpoint, item))
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        value = loads(json_text(checkpoint, item))
+    except ValueError as error:
         raise ValueError(f"its {item} is not JSON ({' '.join(str(error).split())[:100]})") from None
     if not isinstance(value, dict):
         raise ValueError(f"its {item} is no JSON object")

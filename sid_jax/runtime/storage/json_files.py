@@ -2,9 +2,12 @@
 
 import json
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from sid_jax.errors import UserError
 from sid_jax.runtime.storage.files import naming
@@ -12,6 +15,8 @@ from sid_jax.runtime.storage.impostors import FIRST_BYTES, what_it_is
 from sid_jax.runtime.storage.small_files import MOST_BYTES, read_small_bytes, shown
 
 MOST_NESTED = 100  # lists and objects within each other
+_NO_BRACKETS = re.compile(r'"(?:[^"\\]++|\\.)*+"?|[^][{}"]++', re.DOTALL)
+"""Texts between quotation marks, and all else that is no bracket."""
 
 
 def read_json(path: os.PathLike | str, most: int = MOST_BYTES) -> dict[str, Any]:
@@ -50,12 +55,33 @@ def parse_json(text: bytes | str, where: str) -> Any:
       UserError: the text is malformed, nested beyond all reason, or has a number of thousands of digits or a NaN.
     """
     try:
-        value = json.loads(text.decode("utf-8-sig") if isinstance(text, bytes) else text, parse_constant=_constant)
-    except (ValueError, RecursionError) as error:  # malformed JSON or UTF-8, long integers, very deep nesting
+        return loads(text, parse_constant=_constant)
+    except ValueError as error:
         raise UserError(f"{where}: not valid JSON ({str(error).splitlines()[0]})") from error
-    if _is_deep(value):
-        raise UserError(f"{where}: not valid JSON here (more than {MOST_NESTED} levels of nesting)")
-    return value
+
+
+def loads(text: bytes | str, **options: Any) -> Any:
+    """The value of a text of JSON that anybody may have written.
+
+    Python's parser calls itself for each level, and from Python 3.12 on it does not notice that a small stack ends. So
+    levels are counted before.
+
+    Args:
+      text: what to parse, as bytes in UTF-8, with or without a byte order mark.
+      **options: of `json.loads`.
+
+    Raises:
+      ValueError: the text is malformed JSON or UTF-8, has integers of thousands of digits, or more than `MOST_NESTED`
+        levels.
+    """
+    if isinstance(text, bytes):
+        text = text.decode("utf-8-sig")
+    if text.count("[") + text.count("{") > MOST_NESTED:
+        brackets = np.frombuffer(_NO_BRACKETS.sub("", text).encode(), np.uint8)
+        steps = np.where((brackets == ord("[")) | (brackets == ord("{")), 1, -1)
+        if np.cumsum(steps).max(initial=0) > MOST_NESTED:
+            raise ValueError(f"more than {MOST_NESTED} levels of nesting")
+    return json.loads(text, **options)
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
@@ -73,19 +99,3 @@ def _constant(name: str) -> float:
     if name == "NaN":
         raise ValueError("NaN is not a number")
     return float(name)
-
-
-def _is_deep(value: Any) -> bool:
-    """Whether lists and objects are nested deeper than code that follows them one in the other should have to go."""
-    level = [value]
-    for _ in range(MOST_NESTED):
-        inner: list[Any] = []
-        for each in level:
-            if isinstance(each, dict):
-                inner.extend(x for x in each.values() if isinstance(x, dict | list))
-            elif isinstance(each, list):
-                inner.extend(x for x in each if isinstance(x, dict | list))
-        if not inner:
-            return False
-        level = inner
-    return True

@@ -77,7 +77,10 @@ def test_settings_that_jax_does_not_take(tmp_path, name, value):
 def test_xla_computes_convolutions_of_cpus_itself(tmp_path, given):
     began, flags, x = run_of_a_convolution(tmp_path, given)
     assert (began, x) == ("began", "1.0") and flags.startswith(given)
-    assert "ynn_fusion_type=-LIBRARY_FUSION_TYPE_INDIVIDUAL_CONVOLUTION" in flags
+    if jax.lib.__version__.startswith("0.10."):
+        assert "ynn_fusion_type=-LIBRARY_FUSION_TYPE_INDIVIDUAL_CONVOLUTION" in flags
+    else:  # which versions know the flag is not known
+        assert flags == given
 
 
 def test_the_users_choice_of_convolutions_stays(tmp_path):

@@ -1,6 +1,7 @@
 """Small files of strangers: what is read, and what is refused in one line, at once and without memory."""
 
 import contextlib
+import json
 import os
 import resource
 import socket
@@ -112,6 +113,8 @@ def test_lines_end_at_line_feeds(tmp_path):
 def test_json_of_one_line_errors():
     assert parse_json("[" * MOST_NESTED + "]" * MOST_NESTED, "x")
     assert parse_json(b'\xef\xbb\xbf{"lambda_min_clipped": -Infinity}', "x") == {"lambda_min_clipped": float("-inf")}
+    brackets_in_text = json.dumps(["[" * 200, '"[' * 200, "\\"] + [[]] * 200)  # which are no levels
+    assert parse_json(brackets_in_text, "x")[:3] == ["[" * 200, '"[' * 200, "\\"]
     for text in (
         "NaN",
         '{"a": [NaN]}',
