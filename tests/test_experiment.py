@@ -1,17 +1,35 @@
 """The state that a run begins with: what it is, and what the devices hold of it."""
 
+import dataclasses
 import gc
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from pipelines import load_pipeline
 
 from sid_jax import train
-from sid_jax.experiment.networks import new_state
+from sid_jax.errors import UserError
+from sid_jax.experiment.networks import networks_of, new_state
+from sid_jax.families.stable_diffusion import teacher_of
+from sid_jax.models import Execution
+from sid_jax.planning.program import condition
 from sid_jax.runtime.devices import mesh as meshes
 from sid_jax.runtime.run.window import Window
 from sid_jax.sid import Optimizer
+
+
+def test_attention_that_can_not_run_is_one_line(tiny):
+    teacher = teacher_of(load_pipeline(tiny / "teacher", parts=()))
+    execution = Execution("cudnn", long_attention=1, platform="gpu")
+    teacher = dataclasses.replace(teacher, denoiser=teacher.denoiser.rebuild(dtype=jnp.bfloat16, execution=execution))
+    x_t, t = jax.ShapeDtypeStruct((1, *teacher.space.shape(32)), jnp.float32), jax.ShapeDtypeStruct((1,), jnp.int32)
+    said = r"^config: attention\.implementation: 'cudnn' has head sizes that are multiples of 8 up to 128, not 4; use"
+    with pytest.raises(UserError, match=said):
+        jax.eval_shape(
+            networks_of(teacher, 32).denoiser, teacher.denoiser.whole, x_t, t, condition(teacher, 32, 1), None
+        )
 
 
 def live_bytes(but=()):

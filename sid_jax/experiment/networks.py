@@ -1,12 +1,15 @@
 """The networks of a teacher as functions of their parameters, for `sid`; and what a run begins with."""
 
 import contextlib
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from sid_jax.errors import UserError
+from sid_jax.models.layers.attention import AttentionError
 from sid_jax.models.layers.constant import Constant
 from sid_jax.runtime.devices import mesh as meshes
 from sid_jax.runtime.devices.gather import gather_weights
@@ -39,17 +42,25 @@ def networks_of(
       resolution: of the images.
       mesh: over whose `fsdp` axis the denoiser's parameters are sharded.
       regularization: of a train step.
+
+    Raises:
+      UserError, from the denoiser: the config asks for attention that can't run here.
     """
 
-    def precisely() -> contextlib.AbstractContextManager[Any]:
+    @contextlib.contextmanager
+    def as_configured() -> Iterator[None]:
         matmul = teacher.denoiser.matmul
-        return jax.default_matmul_precision(matmul) if matmul else contextlib.nullcontext()
+        try:
+            with jax.default_matmul_precision(matmul) if matmul else contextlib.nullcontext():
+                yield
+        except AttentionError as error:
+            raise UserError(f"config: {error}") from error
 
     def network(params: Any) -> Any:
         return gather_weights(nnx.merge(teacher.denoiser.graphdef, params), mesh)
 
     def denoiser(params: Any, x_t: jax.Array, t: jax.Array, cond: Any, dropout_key: jax.Array | None) -> jax.Array:
-        with precisely():
+        with as_configured():
             output: jax.Array = network(params)(x_t, teacher.process.network_time(t), dropout_key=dropout_key, **cond)
         return output
 
@@ -57,7 +68,7 @@ def networks_of(
         params: Any, x_t: jax.Array, t: jax.Array, cond: Any, dropout_key: jax.Array | None
     ) -> tuple[jax.Array, jax.Array]:
         merged, time = network(params), teacher.process.network_time(t)
-        with precisely():
+        with as_configured():
             output, features = merged.with_features(x_t, time, dropout_key=dropout_key, **cond)
             return output, merged.logits(features)
 

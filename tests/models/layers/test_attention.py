@@ -9,7 +9,7 @@ import pytest
 from jax._src.cudnn import fused_attention_stablehlo
 
 from sid_jax.models import Execution
-from sid_jax.models.layers.attention import attend, choose
+from sid_jax.models.layers.attention import AttentionError, attend, choose
 from sid_jax.models.layers.attention.blocked import blocked
 from sid_jax.models.layers.attention.chunked import chunked
 from sid_jax.models.layers.attention.kernels import splash
@@ -152,6 +152,19 @@ def test_the_choice(platform, asked, lengths, head_size, dtype, expected):
 def test_what_is_asked_for_is_not_replaced(platform, asked, length, head_size, dtype, problem):
     with pytest.raises(ValueError, match=f"^attention.implementation: {problem}"):
         choose(Execution(asked, platform=platform), (1, length, 8, head_size), length, dtype)
+
+
+def test_without_cudnn_it_is_one_line(monkeypatch):
+    def check_cudnn_version():
+        raise RuntimeError("cuDNN not found.")
+
+    monkeypatch.setattr(fused_attention_stablehlo, "check_cudnn_version", check_cudnn_version)
+    inputs = [jax.ShapeDtypeStruct((1, 1024, 8, 40), BFLOAT16)] * 3
+    attention = functools.partial(attend, execution=Execution("auto", platform="gpu"))
+    with pytest.raises(
+        AttentionError, match=r"^attention\.implementation: cuDNN.* is not installed: install it with JAX"
+    ):
+        jax.eval_shape(attention, *inputs)
 
 
 @pytest.mark.parametrize(

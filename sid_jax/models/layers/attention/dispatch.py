@@ -9,7 +9,7 @@ import numpy as np
 
 from sid_jax.models.layers.attention.blocked import blocked
 from sid_jax.models.layers.attention.chunked import CHUNK, chunked
-from sid_jax.models.layers.attention.kernels import cudnn, cudnn_obstacle, splash, splash_obstacle
+from sid_jax.models.layers.attention.kernels import AttentionError, cudnn, cudnn_obstacle, splash, splash_obstacle
 from sid_jax.models.layers.attention.plain import plain
 from sid_jax.models.layers.execution import Execution
 
@@ -53,7 +53,7 @@ def attend(
       `[B, Lq, heads, D]`, in the type of `value`.
 
     Raises:
-      ValueError: `execution.attention` names an implementation that can't run this shape or type.
+      AttentionError: `execution.attention` names an implementation that can't run this shape or type.
     """
     if causal or execution is None:
         return plain(query, key, value, causal)
@@ -78,7 +78,7 @@ def choose(execution: Execution, shape: tuple[int, ...], key_length: int, dtype:
       A name of `ATTENTION` other than "auto".
 
     Raises:
-      ValueError: `execution.attention` names an implementation that can't run this shape or type.
+      AttentionError: `execution.attention` names an implementation that can't run this shape or type.
     """
     batch, length, heads, head_size = shape
     if execution.platform == "cpu" and execution.attention == "auto":
@@ -92,5 +92,5 @@ def choose(execution: Execution, shape: tuple[int, ...], key_length: int, dtype:
             return kernel.name
         return "chunked" if min(length, key_length) >= _LARGE else "xla"
     if kernel and execution.attention == kernel.name and obstacle:
-        raise ValueError(f"attention.implementation: {kernel.name!r} {obstacle}; use 'auto'")
+        raise AttentionError(f"attention.implementation: {kernel.name!r} {obstacle}; use 'auto'")
     return execution.attention

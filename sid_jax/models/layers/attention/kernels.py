@@ -17,6 +17,10 @@ _BACKWARD_BLOCK = 256  # of queries
 _RESIDENT = 2**20  # bytes of keys, and of values, that a core holds for its pass over the queries backwards
 
 
+class AttentionError(ValueError):
+    """An implementation of attention was asked for that can't run here."""
+
+
 def cudnn(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
     """Attention on one GPU.
 
@@ -27,8 +31,19 @@ def cudnn(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
 
     Returns:
       `[B, Lq, heads, D]`.
+
+    Raises:
+      AttentionError: cuDNN is not installed.
     """
-    return jax.nn.dot_product_attention(query, key, value, implementation="cudnn")
+    try:
+        return jax.nn.dot_product_attention(query, key, value, implementation="cudnn")
+    except RuntimeError as error:
+        if "cuDNN not found" not in str(error):
+            raise
+        raise AttentionError(
+            "attention.implementation: cuDNN, which has attention for GPUs, is not installed: install it with JAX, "
+            "\"jax[cuda12]\", or use 'xla'"
+        ) from error
 
 
 def cudnn_obstacle(length: int, key_length: int, head_size: int, dtype: np.dtype) -> str | None:
