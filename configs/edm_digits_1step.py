@@ -1,8 +1,9 @@
 """The bundled pixel teacher of digits, an EDM, distilled into one step without a single image.
 
 Command:  python -m sid_jax.train --config configs/edm_digits_1step.py
-Hardware: 2 CPU cores, about 11 minutes
-Measured: Frechet distance 5.91 and class accuracy 0.952; the teacher in 18 steps has 5.04 and 0.924
+Hardware: a CPU core, 8 minutes
+Measured: with seeds 0, 1 and 2 Frechet distance 5.91, 5.92 and 6.92, class accuracy 0.952, 0.954 and 0.9445; the
+          teacher in 18 steps has 5.04, 4.45 and 5.70, and 0.924, 0.939 and 0.923
 """
 
 import sid_jax.config
