@@ -1,6 +1,7 @@
 """The implementations of attention against its formula, in value and gradient, and the choice between them."""
 
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +10,7 @@ import pytest
 from jax._src.cudnn import fused_attention_stablehlo
 
 from sid_jax.models import Execution
-from sid_jax.models.layers.attention import AttentionError, attend, choose
+from sid_jax.models.layers.attention import AttentionError, attend, choose, dispatch
 from sid_jax.models.layers.attention.blocked import blocked
 from sid_jax.models.layers.attention.chunked import chunked
 from sid_jax.models.layers.attention.kernels import splash
@@ -152,6 +153,38 @@ def test_the_choice(platform, asked, lengths, head_size, dtype, expected):
 def test_what_is_asked_for_is_not_replaced(platform, asked, length, head_size, dtype, problem):
     with pytest.raises(ValueError, match=f"^attention.implementation: {problem}"):
         choose(Execution(asked, platform=platform), (1, length, 8, head_size), length, dtype)
+
+
+@pytest.mark.parametrize("asked", ["xla", "chunked", "blocked"])
+@pytest.mark.parametrize("wrapped", [lambda function: function, jax.checkpoint])
+def test_the_backward_pass_is_as_precise_as_the_forward_pass(asked, wrapped):
+    """The context that says how precise is over when JAX traces the backward pass; with remat, the forward pass too."""
+    attention = wrapped(functools.partial(attend, execution=Execution(asked, long_attention=1, platform="cpu")))
+
+    def loss(*inputs):
+        with jax.default_matmul_precision("highest"):
+            return jnp.sum(attention(*inputs) ** 2)
+
+    inputs = [jax.ShapeDtypeStruct((1, 16, 2, 8), FLOAT32)] * 3
+    text = jax.jit(jax.grad(loss, argnums=(0, 1, 2))).lower(*inputs).as_text()
+    products = re.findall(r"stablehlo\.dot_general\b.*", text)
+    assert len(products) >= 6 and all(product.count("HIGHEST") == 2 for product in products)
+
+
+def test_kernels_of_smaller_types_are_not_asked_for_more(monkeypatch):
+    """Splash does not compile for bfloat16 at "highest", at which products of float32 beside it are."""
+    seen = []
+
+    def splash(query, key, value):
+        seen.append(jax.config.jax_default_matmul_precision)
+        return query
+
+    monkeypatch.setitem(dispatch._FUNCTIONS, "splash", splash)
+    attention = functools.partial(attend, execution=Execution("splash", long_attention=1, platform="tpu"))
+    for dtype in (BFLOAT16, jnp.float32):
+        with jax.default_matmul_precision("highest"):
+            jax.eval_shape(attention, *[jax.ShapeDtypeStruct((1, 128, 2, 8), dtype)] * 3)
+    assert seen == ["default", "highest"]
 
 
 def test_without_cudnn_it_is_one_line(monkeypatch):

@@ -1,7 +1,8 @@
 """The one entrance to attention, and which implementation is behind it."""
 
+import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -58,11 +59,39 @@ def attend(
     if causal or execution is None:
         return plain(query, key, value, causal)
     chosen = choose(execution, query.shape, key.shape[1], query.dtype)
-    if chosen == "xla":
-        return plain(query, key, value, causal)
-    if chosen == "chunked":
-        return chunked(query, key, value)
-    return execution.by_device({"blocked": blocked, "cudnn": cudnn, "splash": splash}[chosen], query, key, value)
+    function = _FUNCTIONS[chosen]
+    if chosen not in ("xla", "chunked"):
+        function = functools.partial(execution.by_device, function)
+    return _as_precisely(function, query.dtype)(query, key, value)
+
+
+def _as_precisely(function: Callable[..., jax.Array], dtype: np.dtype) -> Callable[..., jax.Array]:
+    """The function, whose backward pass multiplies as precisely as its forward one.
+
+    JAX traces the backward pass of a `custom_vjp` when the context of `jax.default_matmul_precision` is over. Products
+    of smaller types than float32 are exact at any precision, and splash compiles for them only with the default one.
+    """
+    precision = jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]
+    if precision is None:
+        return function
+    if dtype != jnp.float32:
+        precision = "default"
+
+    def within(function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any) -> Any:
+            with jax.default_matmul_precision(precision):
+                return function(*arguments)
+
+        return call
+
+    alike = jax.custom_vjp(within(function))
+    alike.defvjp(within(lambda *arrays: jax.vjp(function, *arrays)), within(lambda pull, of_out: pull(of_out)))
+    return alike
+
+
+_FUNCTIONS: dict[str, Callable[..., jax.Array]] = {
+    "xla": plain, "chunked": chunked, "blocked": blocked, "cudnn": cudnn, "splash": splash,
+}  # fmt: skip
 
 
 def choose(execution: Execution, shape: tuple[int, ...], key_length: int, dtype: jax.typing.DTypeLike) -> str:
