@@ -84,12 +84,13 @@ class ProtocolQuality:
       config: the run's.
       program: what makes the images.
       asked: what they are of.
+      together: how many of a device are measured at a time; see `GeneratedImages`.
     """
 
-    def __init__(self, request: Request, config: ConfigDict, program: ImageProgram, asked: Asked):
+    def __init__(self, request: Request, config: ConfigDict, program: ImageProgram, asked: Asked, together: int):
         self._request, self._program, self._asked, self._seed = request, program, asked, config.seed
+        self._together = together
         settings = config.evaluate
-        self._together = at_a_time(config.resolution, settings.batch).together
         self._networks = FeatureNetworks(request.measures, {name: settings[name] for name in NETWORKS}, program.mesh)
         self._networks.check_references(request.protocol, request.measures, request.references)
         self._reals = self._networks.real_features(of_pictures(request), request.files)
@@ -123,6 +124,6 @@ def open_quality(
     request: Request, config: ConfigDict, teacher: Teacher, sampler: Sampler, mesh: jax.sharding.Mesh, asked: Asked
 ) -> ProtocolQuality:
     """What measures the student of a run; the feature networks are opened, and stay on the devices."""
-    made = at_a_time(config.resolution, config.evaluate.batch).made
+    made, together = at_a_time(config.resolution, config.evaluate.batch)
     program = ImageProgram(teacher, sampler, config.resolution, mesh.size * made, mesh, strict=False)
-    return ProtocolQuality(request, config, program, asked)
+    return ProtocolQuality(request, config, program, asked, together)

@@ -72,14 +72,14 @@ def _inception(config: ConfigDict, variant: str, target: Target, mesh: jax.shard
     graph, params = nnx.split(abstract_inception(meshes.platform(mesh) == "cpu"))
     whole = meshes.replicated(mesh)
     program = jax.jit(functools.partial(features_of, graph, variant), out_shardings=whole)
-    images = _images(batch, size_of(config.resolution), mesh)
+    images = meshes.abstract(_images(batch, size_of(config.resolution)), meshes.batch_sharding(mesh))
     return compile_for(target, program.lower(meshes.abstract(params, whole), images)).memory
 
 
 def _dinov2(config: ConfigDict, variant: str, target: Target, mesh: jax.sharding.Mesh, batch: int) -> Memory:
     del variant
     network = streamed_dinov2(described_dinov2(config.evaluate.dinov2), mesh)
-    return _of_streamed(network, target, _images(batch, (SIDE, SIDE), mesh))
+    return _of_streamed(network, target, _images(batch, (SIDE, SIDE)))
 
 
 def _clip(config: ConfigDict, variant: str, target: Target, mesh: jax.sharding.Mesh, batch: int) -> Memory:
@@ -87,8 +87,7 @@ def _clip(config: ConfigDict, variant: str, target: Target, mesh: jax.sharding.M
     side = component.config.vision_config.image_size
     height, width, _ = score.on_host(np.zeros((*size_of(config.resolution), 3), np.uint8), side).shape
     ids = jax.ShapeDtypeStruct((batch, component.config.text_config.max_position_embeddings), np.int32)
-    ids = meshes.abstract(ids, meshes.batch_sharding(mesh))
-    return _of_streamed(streamed_clip(component, score, mesh), target, _images(batch, (height, width), mesh), ids)
+    return _of_streamed(streamed_clip(component, score, mesh), target, _images(batch, (height, width)), ids)
 
 
 _MEMORY = {"inception": _inception, "dinov2": _dinov2, "clip": _clip}
@@ -103,6 +102,5 @@ def _of_streamed(network: Streamed, target: Target, *batch: jax.ShapeDtypeStruct
     return Memory(network.resident, end.outputs, aliased=0, temporaries=running - end.outputs, peak=peak)
 
 
-def _images(batch: int, size: tuple[int, int], mesh: jax.sharding.Mesh) -> jax.ShapeDtypeStruct:
-    images = jax.ShapeDtypeStruct((batch, *size, 3), np.uint8)
-    return meshes.abstract(images, meshes.batch_sharding(mesh))
+def _images(batch: int, size: tuple[int, int]) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct((batch, *size, 3), np.uint8)

@@ -72,7 +72,12 @@ class Streamed:
         return x
 
     def lower(self, *batch: Any) -> list[jax.stages.Lowered]:
-        """Its programs for a batch, lowered and not compiled: the beginning, a layer of each stack, the end."""
+        """Its programs for a batch, lowered and not compiled: the beginning, a layer of each stack, the end.
+
+        Args:
+          *batch: arrays, abstract or anywhere.
+        """
+        batch = meshes.abstract(batch, meshes.batch_sharding(self._mesh))
         states = jax.eval_shape(self._begin, self._rest, *batch)
         states = tuple(meshes.abstract(state, meshes.batch_sharding(self._mesh)) for state in states)
         layers = [

@@ -17,6 +17,7 @@ from sid_jax.runtime.storage.small_files import MOST_BYTES, read_small_bytes, sh
 MOST_NESTED = 100  # lists and objects within each other
 _NO_BRACKETS = re.compile(r'"(?:[^"\\]++|\\.)*+"?|[^][{}"]++', re.DOTALL)
 """Texts between quotation marks, and all else that is no bracket."""
+_AT_A_TIME = 2**20  # brackets: the counts of all at once would take far more memory than the text
 
 
 def read_json(path: os.PathLike | str, most: int = MOST_BYTES) -> dict[str, Any]:
@@ -76,11 +77,8 @@ def loads(text: bytes | str, **options: Any) -> Any:
     """
     if isinstance(text, bytes):
         text = text.decode("utf-8-sig")
-    if text.count("[") + text.count("{") > MOST_NESTED:
-        brackets = np.frombuffer(_NO_BRACKETS.sub("", text).encode(), np.uint8)
-        steps = np.where((brackets == ord("[")) | (brackets == ord("{")), 1, -1)
-        if np.cumsum(steps).max(initial=0) > MOST_NESTED:
-            raise ValueError(f"more than {MOST_NESTED} levels of nesting")
+    if text.count("[") + text.count("{") > MOST_NESTED and _is_deep(text):
+        raise ValueError(f"more than {MOST_NESTED} levels of nesting")
     return json.loads(text, **options)
 
 
@@ -99,3 +97,15 @@ def _constant(name: str) -> float:
     if name == "NaN":
         raise ValueError("NaN is not a number")
     return float(name)
+
+
+def _is_deep(text: str) -> bool:
+    """Whether lists and objects are nested deeper than code that follows them one in the other should have to go."""
+    brackets, level = np.frombuffer(_NO_BRACKETS.sub("", text).encode(), np.uint8), 0
+    for start in range(0, len(brackets), _AT_A_TIME):
+        some = brackets[start : start + _AT_A_TIME]
+        levels = level + np.cumsum(np.where((some == ord("[")) | (some == ord("{")), 1, -1))
+        if levels.max() > MOST_NESTED:
+            return True
+        level = levels[-1]
+    return False

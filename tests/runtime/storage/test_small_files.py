@@ -120,6 +120,7 @@ def test_json_of_one_line_errors():
         '{"a": [NaN]}',
         "1" * 5000,
         "[" * 101 + "]" * 101,
+        "[" + "[]," * 2**19 + "[" * 100 + "]" * 101,  # in two parts, as brackets are counted
         '{"a":' * 500 + "1" + "}" * 500,
         "",
         b"\xff",

@@ -26,6 +26,9 @@ _KERNELS: dict[str | None, _Kernel] = {
     "gpu": _Kernel("cudnn", cudnn_obstacle),
     "tpu": _Kernel("splash", splash_obstacle),
 }
+_FUNCTIONS: dict[str, Callable[..., jax.Array]] = {
+    "xla": plain, "chunked": chunked, "blocked": blocked, "cudnn": cudnn, "splash": splash,
+}  # fmt: skip
 _LARGE = 4 * CHUNK  # positions from which plain attention's logits cost more than computing them twice
 _SMALL = 2**16  # logits of all heads of all samples, up to which a CPU computes plain attention as fast
 
@@ -56,12 +59,12 @@ def attend(
     Raises:
       AttentionError: `execution.attention` names an implementation that can't run this shape or type.
     """
-    if causal or execution is None:
-        return plain(query, key, value, causal)
-    chosen = choose(execution, query.shape, key.shape[1], query.dtype)
-    function = _FUNCTIONS[chosen]
-    if chosen not in ("xla", "chunked"):
-        function = functools.partial(execution.by_device, function)
+    function: Callable[..., jax.Array] = functools.partial(plain, causal=causal)
+    if execution is not None and not causal:
+        chosen = choose(execution, query.shape, key.shape[1], query.dtype)
+        function = _FUNCTIONS[chosen]
+        if chosen not in ("xla", "chunked"):
+            function = functools.partial(execution.by_device, function)
     return _as_precisely(function, query.dtype)(query, key, value)
 
 
@@ -87,11 +90,6 @@ def _as_precisely(function: Callable[..., jax.Array], dtype: np.dtype) -> Callab
     alike = jax.custom_vjp(within(function))
     alike.defvjp(within(lambda *arrays: jax.vjp(function, *arrays)), within(lambda pull, of_out: pull(of_out)))
     return alike
-
-
-_FUNCTIONS: dict[str, Callable[..., jax.Array]] = {
-    "xla": plain, "chunked": chunked, "blocked": blocked, "cudnn": cudnn, "splash": splash,
-}  # fmt: skip
 
 
 def choose(execution: Execution, shape: tuple[int, ...], key_length: int, dtype: jax.typing.DTypeLike) -> str:
