@@ -31,6 +31,7 @@ class Cost:
       busy_seconds: of the arithmetic without kernels, at the chip's peak in the precision of each instruction.
       seconds: of everything but kernels. Each instruction takes the time of its arithmetic, or of its traffic at the
         bandwidth of the main memory, whichever is longer (the roofline); nothing overlaps.
+      launches: of kernels, where the chip is a GPU: instructions that read or write the main memory.
       collectives: bytes that one chip gets or gives, by kind of transfer; the larger side of each.
       dynamic_loops: loops whose number of turns only the running program knows; each is counted as one turn.
     """
@@ -41,6 +42,7 @@ class Cost:
     bytes: float = 0
     busy_seconds: float = 0
     seconds: float = 0
+    launches: int = 0
     collectives: Counter[str] = field(default_factory=Counter)
     dynamic_loops: int = 0
 
@@ -52,6 +54,7 @@ class Cost:
         self.bytes += times * other.bytes
         self.busy_seconds += times * other.busy_seconds
         self.seconds += times * other.seconds
+        self.launches += times * other.launches
         self.dynamic_loops += other.dynamic_loops
         for kind, size in other.collectives.items():
             self.collectives[kind] += times * size
@@ -98,11 +101,12 @@ class _Walk:
             total.add(max(map(self.computation, branches), key=lambda cost: cost.flops))
 
         operands = self._module.operands(computation, instruction)
-        own = Cost(bytes=traffic(self._module, computation, instruction))
+        moved = traffic(self._module, computation, instruction)
+        own = Cost(bytes=moved, launches=int(moved > 0))
         if opcode == "fusion":
             # Its instructions share one pass over the main memory.
             for name in instruction.called("calls"):
-                own.add(dataclasses.replace(self.computation(name), bytes=0, seconds=0))
+                own.add(dataclasses.replace(self.computation(name), bytes=0, seconds=0, launches=0))
         elif opcode in ("dot", "convolution", "custom-call"):
             own.flops = flops(instruction, operands)
             own.busy_seconds = own.flops / self._peak(instruction, operands)

@@ -14,6 +14,8 @@ from sid_jax.planning.targets import Target
 
 GB = 1e9
 _WIDTH = len("  utilisation")
+_LAUNCH = 8e-6
+"""Seconds that a small kernel takes on a GPU from its launch to the next one's: the largest measured on an H200."""
 _PREFIXES = ((1e12, "T"), (1e9, "G"), (1e6, "M"))
 
 
@@ -62,6 +64,7 @@ def measure(config: ConfigDict, target: Target, program: Program, compiled: Comp
         "kernel_flops": cost.kernel_flops,
         "flops_ratio": flops / floor,
         "traffic_bytes": cost.bytes,
+        "launches": cost.launches if target.platform == "gpu" else None,
         "collective_bytes": dict(cost.collectives),
         "compiler_seconds": compiled.xla_seconds,
         "roofline_seconds": cost.seconds,
@@ -107,6 +110,9 @@ def table(figures: dict[str, Any]) -> str:
             ", ".join(f"{kind} {size / GB:.2f} GB" for kind, size in figures["collective_bytes"].items()) or "none",
         ),
     ]
+    if launches := figures["launches"]:
+        milliseconds = 1e3 * _LAUNCH * launches
+        rows.append(("launches", f"{launches:,} kernels, which take {milliseconds:.0f} ms even where all are small"))
     if figures["chip_known"]:
         rows += [
             ("time", _time(figures)),

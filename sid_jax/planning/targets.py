@@ -151,7 +151,7 @@ def _open_tpu(generation: str, topology: str, count: int) -> list[jax.Device]:
 
 
 def _open_gpu(description: str, count: int) -> list[jax.Device]:
-    if not _installed("jax_plugins.xla_cuda12"):
+    if not any(_installed(f"jax_plugins.xla_cuda{version}") for version in (12, 13)):
         raise UserError(f'the compiler for GPUs is missing: pip install "jax[cuda12]=={jax.__version__}"')
     config = (resources.files("sid_jax.planning") / "gpus" / f"{description}.txtpb").read_text()
     shape = f"1x1x{count}"  # slices x hosts x GPUs

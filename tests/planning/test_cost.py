@@ -125,6 +125,7 @@ def test_traffic_is_that_of_the_main_memory_and_time_the_larger_of_two():
     assert cost.collectives == {"all-gather": 256 * 512 * 2}
     assert cost.flops == 2 * 128 * 256 * 512
     assert cost.seconds == pytest.approx((gathered + fused) / CHIP.bandwidth)
+    assert cost.launches == 2  # a fusion is one kernel
 
 
 def instruction(line):
