@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 from flax import nnx
+from jax.experimental.xla_metadata import set_xla_metadata
 from jax.sharding import AxisType, Mesh, PartitionSpec
 
 _KERNELS = ("pallas_call", "dot_product_attention_fwd_wrapper")
@@ -105,12 +106,30 @@ def platform_of(device: str) -> str:
 
 
 def keep_layout(execution: Execution | None, x: jax.Array) -> jax.Array:
-    """`x` itself, `[B, H, W, C]`; on TPUs, XLA has to bring it into that layout here.
+    """`x` itself, `[B, H, W, C]`; on TPUs XLA has to bring it into that layout here, and on CPUs to compute it once.
 
     For convolutions of few samples, XLA for TPUs moves parts of each row into the batch. Left alone, it computes what
     follows in that layout too, which makes group norms slow and large (docs/scale.md has figures).
     """
+    if execution is not None and execution.platform == "cpu":
+        return computed_once(x)
     return jax.lax.optimization_barrier(x) if execution is not None and execution.platform == "tpu" else x
+
+
+def computed_once(x: jax.Array) -> jax.Array:
+    """`x` itself, which XLA for CPUs has to compute once; its gradient too.
+
+    Left alone, it computes a chain of elementwise operations again in everything that reads the end of the chain. The
+    gradient along the residual path is such a chain, through all blocks, and each block's layers read it. XLA for CPUs
+    drops barriers before it chooses what to fuse, but not a call that it may not inline.
+    """
+    with set_xla_metadata(inlineable="false"):
+        return _barrier(x)
+
+
+@jax.jit
+def _barrier(x: jax.Array) -> jax.Array:
+    return jax.lax.optimization_barrier(x)  # if it did nothing, JAX would leave the call out of a gradient
 
 
 def run(

@@ -8,7 +8,7 @@ from flax import nnx
 
 from sid_jax.models import Execution
 from sid_jax.models.layers.attention import attend
-from sid_jax.models.layers.execution import REMAT, keep_layout, run
+from sid_jax.models.layers.execution import REMAT, computed_once, keep_layout, run
 from sid_jax.models.layers.transformer import Transformer2DModel, geglu
 
 
@@ -82,6 +82,38 @@ def test_only_tpus_need_to_keep_the_layout(platform, barriers):
     execution = platform and Execution(platform=platform)
     program = str(jax.make_jaxpr(lambda x: keep_layout(execution, x) + 1)(1.0))
     assert program.count("optimization_barrier") == barriers
+
+
+@pytest.mark.parametrize("direction", ["forwards", "backwards"])
+def test_cpus_compute_a_chain_once_for_all_that_read_it(direction):
+    def multiplications(each):
+        def chain(x, factor):
+            for _ in range(5):
+                x = each(x * factor)
+            return x
+
+        def read(x, matrices):
+            return [jnp.sin((x - matrix) @ matrix) for matrix in matrices]
+
+        def forwards(x, matrices):
+            return read(chain(x, x), matrices)
+
+        def backwards(x, matrices):
+            return jax.vjp(lambda matrices: chain(sum(read(x, matrices)), x), matrices)[1](x)
+
+        program = forwards if direction == "forwards" else backwards
+        compiled = jax.jit(program).lower(jnp.ones((8, 8)), 8 * [jnp.ones((8, 8))]).compile()
+        return compiled.as_text().count(" multiply(")
+
+    execution = Execution(platform="cpu")
+    assert multiplications(lambda x: keep_layout(execution, x)) < multiplications(lambda x: x) / 2
+
+
+def test_what_is_computed_once_is_the_same_and_so_is_its_gradient():
+    x = jnp.arange(3.0)
+    out, pull = jax.vjp(computed_once, x)
+    np.testing.assert_array_equal(out, x)
+    np.testing.assert_array_equal(pull(2 * x)[0], 2 * x)
 
 
 def test_geglu_has_the_derivative_of_its_formula():
