@@ -6,28 +6,35 @@ gradient of the kernel several times slower. The transforms have the weights 1 a
 about what another order of the sum would lose.
 """
 
+import functools
 import math
-from collections.abc import Callable, Sequence
+import operator
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from sid_jax.models.layers import shifted
+from sid_jax.models.layers.execution import computed_once
 
 FEWEST_CHANNELS = 64
 """Of input and output: with fewer, the transforms of the images cost more than the products that they save."""
-FEWEST_PIXELS = 1024
-"""Of all images together: with fewer, so does the transform of the kernel."""
+FEWEST_PIXELS = 256
+"""Of all images together: with fewer, so does the transform of the kernel; and with fewer than its channels."""
 SMALLEST_SIDE = 8
 """In pixels: of smaller images, most tiles are at the border."""
 FEWEST_PRODUCTS = 2**23
 """For an entry of the kernel's nine, of all pixels and pairs of channels: with fewer, XLA's own gradient will do."""
 
-_OF_KERNEL = np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]], np.float32)
+_OF_INPUT = ((1, 0, -1, 0), (0, 1, 1, 0), (0, -1, 1, 0), (0, 1, 0, -1))
+_OF_KERNEL = ((1, 0, 0), (0.5, 0.5, 0.5), (0.5, -0.5, 0.5), (0, 0, 1))
+_TO_OUTPUT = ((1, 1, 1, 0), (0, 1, -1, -1))
+_FLIPPED = (3, 1, 2, 0)
+"""Where the rows, and columns, of a flipped kernel's transform are in that of the kernel."""
 
-Grid = list[list[jax.Array]]
+Matrix = Sequence[Sequence[float]]
+Grid = Sequence[Sequence[jax.Array]]
 
 
 def convolution(
@@ -50,8 +57,9 @@ def convolution(
     pixels, stride = math.prod(x.shape[:3]), max(window_strides)
     if x.dtype == kernel.dtype == jnp.float32:
         even = x.shape[1] % 2 == 0 and x.shape[2] % 2 == 0
-        large = min(x.shape[1:3]) >= SMALLEST_SIDE and pixels >= FEWEST_PIXELS
-        if even and large and stride == 1 and min(kernel.shape[2:]) >= FEWEST_CHANNELS:
+        channels = min(kernel.shape[2:])
+        large = min(x.shape[1:3]) >= SMALLEST_SIDE and pixels >= max(FEWEST_PIXELS, channels)
+        if even and large and stride == 1 and channels >= FEWEST_CHANNELS:
             return conv3x3(x, kernel)
         if pixels // stride**2 * math.prod(kernel.shape[2:]) >= FEWEST_PRODUCTS:
             return shifted.conv3x3(x, kernel, stride)
@@ -61,7 +69,7 @@ def convolution(
 @jax.custom_vjp
 def conv3x3(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """`[B, H, W, C]` and `[3, 3, C, D]` -> `[B, H, W, D]`, with zeros beyond the border; H and W are even."""
-    return _products(_tiles(x), _transformed(kernel), x.shape)
+    return _output(_tiles(x), _transformed(_OF_KERNEL, kernel), x.shape)
 
 
 def _forward(x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
@@ -70,54 +78,67 @@ def _forward(x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, tuple[jax.Arra
 
 def _backward(kept: tuple[jax.Array, jax.Array], of_out: jax.Array) -> tuple[jax.Array, jax.Array]:
     x, kernel = kept
-    of_x = conv3x3(of_out, jnp.flip(kernel, (0, 1)).swapaxes(2, 3))
-    spread = _spread(of_out)
-    tiles = _tiles(x)
-    of_grid = jnp.stack([jnp.stack([tiles[a][b].T @ spread[a][b] for b in range(4)]) for a in range(4)])
-    return of_x, jnp.einsum("ai,bj,abcd->ijcd", _OF_KERNEL, _OF_KERNEL, of_grid)
+    of_out = computed_once(of_out)
+    # The input's gradient is a convolution with the kernel flipped and transposed: products can read it as it lies.
+    transformed = _transformed(_OF_KERNEL, kernel)
+    flipped = [[transformed[a][b].T for b in _FLIPPED] for a in _FLIPPED]
+    of_x = _output(_tiles(of_out), flipped, x.shape)
+    # That of the kernel is the transpose of all that the kernel goes through.
+    spread = _flat(_transformed(_transposed(_TO_OUTPUT), _pixels(of_out, 2)))
+    of_transformed = [[a.T @ b for a, b in zip(*rows, strict=True)] for rows in zip(_tiles(x), spread, strict=True)]
+    of_kernel = _transformed(_transposed(_OF_KERNEL), of_transformed)
+    return of_x, jnp.stack([jnp.stack(row) for row in of_kernel])
 
 
 conv3x3.defvjp(_forward, _backward)
 
 
-def _transformed(kernel: jax.Array) -> jax.Array:
-    return jnp.einsum("ai,bj,ijcd->abcd", _OF_KERNEL, _OF_KERNEL, kernel)
-
-
 def _tiles(x: jax.Array) -> Grid:
     """The 4x4 numbers of each tile's input, transformed: each `[B H/2 W/2, C]`."""
     padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
-
-    def along(x: jax.Array, axis: int, count: int) -> list[jax.Array]:
-        a, b, c, d = (jax.lax.slice_in_dim(x, i, i + 2 * count - 1, stride=2, axis=axis) for i in range(4))
-        return [a - c, b + c, c - b, b - d]
-
-    rows = along(padded, 1, x.shape[1] // 2)
-    return _grid(lambda row: along(row, 2, x.shape[2] // 2), rows)
+    return _flat(_transformed(_OF_INPUT, _pixels(padded, 4)))
 
 
-def _spread(out: jax.Array) -> Grid:
-    """The transpose of what makes outputs of products: from 2x2 pixels of each tile to 4x4 numbers."""
-
-    def along(x: jax.Array, axis: int) -> list[jax.Array]:
-        even, odd = (jax.lax.slice_in_dim(x, i, x.shape[axis], stride=2, axis=axis) for i in range(2))
-        return [even, even + odd, even - odd, -odd]
-
-    return _grid(lambda row: along(row, 2), along(out, 1))
-
-
-def _grid(along: Callable[[jax.Array], list[jax.Array]], rows: list[jax.Array]) -> Grid:
-    return [[each.reshape(-1, each.shape[-1]) for each in along(row)] for row in rows]
-
-
-def _products(tiles: Grid, kernel: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """The output `[B, H, W, D]`, for an input of a shape."""
+def _output(tiles: Grid, kernel: Grid, shape: tuple[int, ...]) -> jax.Array:
+    """The output `[B, H, W, D]`, for an input of a shape, whose tiles and kernel are transformed."""
     batch, height, width, _ = shape
+    products = [[a @ b for a, b in zip(*rows, strict=True)] for rows in zip(tiles, kernel, strict=True)]
+    size = batch, height // 2, width // 2, -1
+    rows = [jnp.stack([x.reshape(size) for x in row], axis=3) for row in _transformed(_TO_OUTPUT, products)]
+    return jnp.stack(rows, axis=2).reshape(batch, height, width, -1)
 
-    def along(a: jax.Array, b: jax.Array, c: jax.Array, d: jax.Array) -> list[jax.Array]:
-        return [a + b + c, b - c - d]
 
-    rows = [along(*(tiles[a][b] @ kernel[a, b] for b in range(4))) for a in range(4)]
-    pixels = [along(*(rows[a][j] for a in range(4))) for j in range(2)]  # of a column, then of a row
-    parts = [[pixels[j][i].reshape(batch, height // 2, width // 2, -1) for j in range(2)] for i in range(2)]
-    return jnp.stack([jnp.stack(row, axis=3) for row in parts], axis=2).reshape(batch, height, width, -1)
+def _pixels(x: jax.Array, size: int) -> Grid:
+    """The pixels of squares that begin at every second one, by their places in the squares: each `[B, h, w, C]`."""
+    batch, height, width, channels = x.shape
+    ends = (batch, height - size + 1, width - size + 1, channels)
+
+    def at(i: int, j: int) -> jax.Array:
+        return jax.lax.slice(x, (0, i, j, 0), (batch, i + ends[1], j + ends[2], channels), (1, 2, 2, 1))
+
+    return [[at(i, j) for j in range(size)] for i in range(size)]
+
+
+def _flat(grid: Grid) -> Grid:
+    return [[x.reshape(-1, x.shape[-1]) for x in row] for row in grid]
+
+
+def _transposed(matrix: Matrix) -> Matrix:
+    return list(zip(*matrix, strict=True))
+
+
+def _transformed(matrix: Matrix, grid: Grid | jax.Array) -> Grid:
+    """matrix grid matrix^T, where the grid's entries are arrays."""
+    rows = [_combined(matrix, row) for row in grid]
+    columns = [_combined(matrix, column) for column in zip(*rows, strict=True)]
+    return list(zip(*columns, strict=True))
+
+
+def _combined(matrix: Matrix, parts: Sequence[jax.Array] | jax.Array) -> list[jax.Array]:
+    """The matrix times a vector of arrays."""
+
+    def entry(weights: Sequence[float]) -> jax.Array:
+        terms = (part if weight == 1 else weight * part for weight, part in zip(weights, parts, strict=True) if weight)
+        return functools.reduce(operator.add, terms)
+
+    return [entry(weights) for weights in matrix]
