@@ -191,14 +191,14 @@ class UNetBlock(nnx.Module):
         self.conv1 = Conv2d(out_channels, out_channels, 3, style.init_last, execution=execution, **layer)
         if out_channels != in_channels or (change and style.project_changes):
             self.skip: Conv2d | Resample = Conv2d(
-                in_channels, out_channels, 1, style.init, change=change, taps=style.taps, **layer
+                in_channels, out_channels, 1, style.init, change=change, taps=style.taps, execution=execution, **layer
             )
         elif change:
             self.skip = Resample(change, style.taps)
         if heads:
             self.norm2 = group_norm(out_channels, groups_of(out_channels), style.eps, **layer)
-            self.qkv = Conv2d(out_channels, 3 * out_channels, 1, style.init_qkv, **layer)
-            self.proj = Conv2d(out_channels, out_channels, 1, style.init_last, **layer)
+            self.qkv = Conv2d(out_channels, 3 * out_channels, 1, style.init_qkv, execution=execution, **layer)
+            self.proj = Conv2d(out_channels, out_channels, 1, style.init_last, execution=execution, **layer)
 
     def __call__(self, x: jax.Array, embedding: jax.Array, dropout_key: jax.Array | None = None) -> jax.Array:
         """The block's output.

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sid_jax.models.layers.resnet import pointwise
+from sid_jax.models.layers.product import pointwise
 
 _FEWEST_PIXELS = 1024
 """Of all images together: with fewer, a kernel has as many numbers as the images."""

@@ -1,7 +1,7 @@
 """Residual convolution blocks and changes of resolution, shared by the UNet and the autoencoder."""
 
 from collections.abc import Callable
-from typing import Any, Unpack
+from typing import Unpack
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +10,7 @@ from flax import nnx
 from sid_jax.models.layers import winograd
 from sid_jax.models.layers.execution import Execution, keep_layout
 from sid_jax.models.layers.options import LayerOptions
+from sid_jax.models.layers.product import flat_pointwise, pointwise
 
 
 def conv(
@@ -43,16 +44,11 @@ def conv(
 
 
 def convolution_of(size: int, execution: Execution | None) -> Callable[..., jax.Array]:
-    """What computes a layer's `size` x `size` convolution, of which 3x3 ones have a form for CPUs."""
+    """What computes a layer's `size` x `size` convolution, of which those of 1x1 and 3x3 have a form for CPUs."""
+    on_cpu = execution is not None and execution.platform == "cpu"
     if size == 1:
-        return pointwise
-    on_cpu = size == 3 and execution is not None and execution.platform == "cpu"
-    return winograd.convolution if on_cpu else jax.lax.conv_general_dilated
-
-
-def pointwise(x: jax.Array, kernel: jax.Array, *_: Any, **__: Any) -> jax.Array:
-    """A 1x1 convolution as a product of matrices, for which compilers make faster programs."""
-    return jax.lax.dot_general(x, kernel[0, 0], (((3,), (0,)), ((), ())))
+        return flat_pointwise if on_cpu else pointwise
+    return winograd.convolution if on_cpu and size == 3 else jax.lax.conv_general_dilated
 
 
 def group_norm(channels: int, groups: int, eps: float, **layer: Unpack[LayerOptions]) -> nnx.GroupNorm:
@@ -104,7 +100,7 @@ class ResnetBlock2D(nnx.Module):
         self.norm2 = group_norm(out_channels, groups, eps, **layer)
         self.conv2 = conv(out_channels, out_channels, execution=execution, **layer)
         if in_channels != out_channels:
-            self.conv_shortcut = conv(in_channels, out_channels, 1, **layer)
+            self.conv_shortcut = conv(in_channels, out_channels, 1, execution=execution, **layer)
         self.output_scale_factor = output_scale_factor
         self.execution = execution
 

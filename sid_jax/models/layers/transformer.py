@@ -11,6 +11,7 @@ from sid_jax.models.layers.attention import attend
 from sid_jax.models.layers.execution import Execution, run
 from sid_jax.models.layers.loop import lean_loop, loop
 from sid_jax.models.layers.options import LayerOptions
+from sid_jax.models.layers.product import product_of
 from sid_jax.models.layers.resnet import conv, group_norm
 
 
@@ -20,6 +21,18 @@ class Identity(nnx.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """Returns `x`."""
         return x
+
+
+def linear(
+    in_channels: int,
+    out_channels: int,
+    execution: Execution | None,
+    *,
+    use_bias: bool = True,
+    **layer: Unpack[LayerOptions],
+) -> nnx.Linear:
+    """A linear layer of sequences, `[B, L, in_channels]` -> `[B, L, out_channels]`."""
+    return nnx.Linear(in_channels, out_channels, use_bias=use_bias, dot_general=product_of(execution), **layer)
 
 
 class MultiHeadAttention(nnx.Module):
@@ -45,10 +58,10 @@ class MultiHeadAttention(nnx.Module):
         **layer: Unpack[LayerOptions],
     ) -> None:
         context_channels = context_channels or channels
-        self.to_q = nnx.Linear(channels, channels, use_bias=qkv_bias, **layer)
-        self.to_k = nnx.Linear(context_channels, channels, use_bias=qkv_bias, **layer)
-        self.to_v = nnx.Linear(context_channels, channels, use_bias=qkv_bias, **layer)
-        self.to_out = nnx.List([nnx.Linear(channels, channels, **layer)])
+        self.to_q = linear(channels, channels, execution, use_bias=qkv_bias, **layer)
+        self.to_k = linear(context_channels, channels, execution, use_bias=qkv_bias, **layer)
+        self.to_v = linear(context_channels, channels, execution, use_bias=qkv_bias, **layer)
+        self.to_out = nnx.List([linear(channels, channels, execution, **layer)])
         self.heads = heads
         self.execution = execution
 
@@ -106,11 +119,12 @@ class GEGLU(nnx.Module):
     Args:
       dim: width of the input.
       inner: width of the output.
+      execution: None: plain JAX on one device.
       **layer: see `LayerOptions`.
     """
 
-    def __init__(self, dim: int, inner: int, **layer: Unpack[LayerOptions]) -> None:
-        self.proj = nnx.Linear(dim, 2 * inner, **layer)
+    def __init__(self, dim: int, inner: int, execution: Execution | None, **layer: Unpack[LayerOptions]) -> None:
+        self.proj = linear(dim, 2 * inner, execution, **layer)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """`[..., dim]` -> `[..., inner]`."""
@@ -122,11 +136,13 @@ class FeedForward(nnx.Module):
 
     Args:
       dim: width of input and output.
+      execution: None: plain JAX on one device.
       **layer: see `LayerOptions`.
     """
 
-    def __init__(self, dim: int, **layer: Unpack[LayerOptions]) -> None:
-        self.net = nnx.List([GEGLU(dim, 4 * dim, **layer), Identity(), nnx.Linear(4 * dim, dim, **layer)])
+    def __init__(self, dim: int, execution: Execution | None, **layer: Unpack[LayerOptions]) -> None:
+        inner = 4 * dim
+        self.net = nnx.List([GEGLU(dim, inner, execution, **layer), Identity(), linear(inner, dim, execution, **layer)])
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """`[..., dim]` -> `[..., dim]`."""
@@ -160,7 +176,7 @@ class BasicTransformerBlock(nnx.Module):
         self.norm2 = nnx.LayerNorm(dim, epsilon=1e-5, **layer)
         self.attn2 = Attention(dim, heads, context_channels=context_channels, execution=execution, **layer)
         self.norm3 = nnx.LayerNorm(dim, epsilon=1e-5, **layer)
-        self.ff = FeedForward(dim, **layer)
+        self.ff = FeedForward(dim, execution, **layer)
 
     def __call__(self, x: jax.Array, context: jax.Array) -> jax.Array:
         """`x` `[B, L, dim]`, `context` `[B, Lc, context_channels]` -> `[B, L, dim]`."""
@@ -199,8 +215,8 @@ class Transformer2DModel(nnx.Module):
         def projection() -> nnx.Linear | nnx.Conv:
             # On the last axis, a 1x1 convolution and a linear layer compute the same.
             if linear_projection:
-                return nnx.Linear(channels, channels, **layer)
-            return conv(channels, channels, 1, **layer)
+                return linear(channels, channels, execution, **layer)
+            return conv(channels, channels, 1, execution=execution, **layer)
 
         self.execution, self.dtype = execution, layer.get("dtype")
         self.norm = group_norm(channels, groups, 1e-6, **layer)
