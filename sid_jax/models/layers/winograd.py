@@ -21,7 +21,8 @@ from sid_jax.models.layers.execution import computed_once
 FEWEST_CHANNELS = 64
 """Of input and output: with fewer, the transforms of the images cost more than the products that they save."""
 FEWEST_PIXELS = 256
-"""Of all images together: with fewer, so does the transform of the kernel; and with fewer than its channels."""
+"""Of all images together: with fewer, so does the transform of the kernel. The larger the kernel is, the worse it fits
+the caches: there are to be as many pixels as channels, of input or output."""
 SMALLEST_SIDE = 8
 """In pixels: of smaller images, most tiles are at the border."""
 FEWEST_PRODUCTS = 2**23
