@@ -15,7 +15,7 @@ from sid_jax.planning.targets import Target
 GB = 1e9
 _WIDTH = len("  utilisation")
 _LAUNCH = 8e-6
-"""Seconds that a small kernel takes on a GPU from its launch to the next one's: the largest measured on an H200."""
+"""Seconds that a small kernel takes on a GPU, from its launch to that of the next, about as measured on an H200."""
 _PREFIXES = ((1e12, "T"), (1e9, "G"), (1e6, "M"))
 
 

@@ -14,7 +14,7 @@ from sid_jax.models.edm.init import Init
 from sid_jax.models.edm.resample import BOX, Filter, Resample, down, filter_constant, halved, up
 from sid_jax.models.layers.attention import attend
 from sid_jax.models.layers.constant import Constant
-from sid_jax.models.layers.execution import Execution, keep_layout
+from sid_jax.models.layers.execution import Execution, materialised
 from sid_jax.models.layers.options import LayerOptions
 from sid_jax.models.layers.resnet import convolution_of, group_norm
 
@@ -224,9 +224,9 @@ class UNetBlock(nnx.Module):
             h = _dropout(dropout_key, h, style.dropout)
         h = self.conv1(h)
         x = self.skip(x) if hasattr(self, "skip") else x
-        x = keep_layout(self.execution, (h + x) * style.skip_scale)
+        x = materialised(self.execution, (h + x) * style.skip_scale)
         if self.heads:
-            x = keep_layout(self.execution, (x + self._attention(x)) * style.skip_scale)
+            x = materialised(self.execution, (x + self._attention(x)) * style.skip_scale)
         return x
 
     def _attention(self, x: jax.Array) -> jax.Array:

@@ -9,7 +9,7 @@ from flax import nnx
 
 from sid_jax.models.edm.config import Entry, PrecondConfig
 from sid_jax.models.edm.layers import BlockStyle, Conv2d, UNetBlock
-from sid_jax.models.layers.execution import Execution, keep_layout, run
+from sid_jax.models.layers.execution import Execution, materialised, run
 from sid_jax.models.layers.options import LayerOptions
 
 
@@ -61,9 +61,9 @@ class EncoderDecoder(nnx.Module):
         for i, entry in enumerate(self.config.encoder):
             module = self.enc[entry.name]
             if entry.kind == "conv":
-                skips.append(keep_layout(self.execution, module(x)))
+                skips.append(materialised(self.execution, module(x)))
             elif entry.kind == "aux_residual":
-                aux = skips[-1] = keep_layout(self.execution, (skips[-1] + module(aux)) * float(np.sqrt(0.5)))
+                aux = skips[-1] = materialised(self.execution, (skips[-1] + module(aux)) * float(np.sqrt(0.5)))
             else:
                 key = _key(dropout_key, i)
                 skips.append(run(self.execution, UNetBlock.__call__, module, skips[-1], embedding, key))

@@ -105,11 +105,12 @@ def platform_of(device: str) -> str:
     return {"cuda": "gpu", "rocm": "gpu"}.get(device, device)
 
 
-def keep_layout(execution: Execution | None, x: jax.Array) -> jax.Array:
-    """`x` itself, `[B, H, W, C]`; on TPUs XLA has to bring it into that layout here, and on CPUs to compute it once.
+def materialised(execution: Execution | None, x: jax.Array) -> jax.Array:
+    """`x` itself, `[B, H, W, C]`, an output that much follows from: XLA has to compute it once, and in this layout.
 
-    For convolutions of few samples, XLA for TPUs moves parts of each row into the batch. Left alone, it computes what
-    follows in that layout too, which makes group norms slow and large (docs/scale.md has figures).
+    On CPUs it would compute it again in what follows (see `computed_once`). On TPUs it moves parts of each row into the
+    batch for convolutions of few samples, and would compute what follows in that layout too, which makes group norms
+    slow and large (docs/scale.md has figures). On GPUs nothing is asked of it.
     """
     if execution is not None and execution.platform == "cpu":
         return computed_once(x)

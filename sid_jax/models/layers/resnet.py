@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from sid_jax.models.layers import winograd
-from sid_jax.models.layers.execution import Execution, keep_layout
+from sid_jax.models.layers.execution import Execution, materialised
 from sid_jax.models.layers.options import LayerOptions
 from sid_jax.models.layers.product import flat_pointwise, pointwise
 
@@ -109,10 +109,10 @@ class ResnetBlock2D(nnx.Module):
         h = self.conv1(nnx.silu(self.norm1(x)))
         if time_embedding is not None:
             h += self.time_emb_proj(nnx.silu(time_embedding))[:, None, None, :]
-        h = keep_layout(self.execution, h)
+        h = materialised(self.execution, h)
         h = self.conv2(nnx.silu(self.norm2(h)))
         shortcut = self.conv_shortcut(x) if hasattr(self, "conv_shortcut") else x
-        return keep_layout(self.execution, (shortcut + h) / self.output_scale_factor)
+        return materialised(self.execution, (shortcut + h) / self.output_scale_factor)
 
 
 class Downsample2D(nnx.Module):
@@ -142,7 +142,7 @@ class Downsample2D(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """`[B, H, W, C]` -> `[B, ceil(H/2), ceil(W/2), C]`; with `pad_end_only`, `[B, floor(H/2), floor(W/2), C]`."""
-        return keep_layout(self.execution, self.conv(x))
+        return materialised(self.execution, self.conv(x))
 
 
 class Upsample2D(nnx.Module):
@@ -168,4 +168,4 @@ class Upsample2D(nnx.Module):
         x = jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)
         if size is not None:
             x = x[:, : size[0], : size[1]]
-        return keep_layout(self.execution, self.conv(x))
+        return materialised(self.execution, self.conv(x))

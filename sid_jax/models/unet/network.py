@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from sid_jax.models.layers.embeddings import TimestepEmbedding, sinusoidal
-from sid_jax.models.layers.execution import Execution, keep_layout
+from sid_jax.models.layers.execution import Execution, materialised
 from sid_jax.models.layers.options import LayerOptions
 from sid_jax.models.layers.resnet import conv, group_norm
 from sid_jax.models.unet.blocks import DownBlock2D, LayerBuilder, MidBlock2D, UpBlock2D
@@ -138,7 +138,7 @@ class UNet2DConditionModel(nnx.Module):
         """
         time_embedding = self.embed_time(t, added_cond_kwargs)
         context = encoder_hidden_states
-        x = keep_layout(self.execution, self.conv_in(x))
+        x = materialised(self.execution, self.conv_in(x))
         skips = [x]
         for block in self.down_blocks:
             maps = block(x, time_embedding, context)

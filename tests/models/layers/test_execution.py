@@ -8,7 +8,7 @@ from flax import nnx
 
 from sid_jax.models import Execution
 from sid_jax.models.layers.attention import attend
-from sid_jax.models.layers.execution import REMAT, computed_once, keep_layout, run
+from sid_jax.models.layers.execution import REMAT, computed_once, materialised, run
 from sid_jax.models.layers.transformer import Transformer2DModel, geglu
 
 
@@ -80,7 +80,7 @@ def test_blocks_of_logits_are_not_kept(remat):
 @pytest.mark.parametrize(("platform", "barriers"), [("tpu", 1), ("gpu", 0), (None, 0)])
 def test_only_tpus_need_to_keep_the_layout(platform, barriers):
     execution = platform and Execution(platform=platform)
-    program = str(jax.make_jaxpr(lambda x: keep_layout(execution, x) + 1)(1.0))
+    program = str(jax.make_jaxpr(lambda x: materialised(execution, x) + 1)(1.0))
     assert program.count("optimization_barrier") == barriers
 
 
@@ -106,7 +106,7 @@ def test_cpus_compute_a_chain_once_for_all_that_read_it(direction):
         return compiled.as_text().count(" multiply(")
 
     execution = Execution(platform="cpu")
-    assert multiplications(lambda x: keep_layout(execution, x)) < multiplications(lambda x: x) / 2
+    assert multiplications(lambda x: materialised(execution, x)) < multiplications(lambda x: x) / 2
 
 
 def test_what_is_computed_once_is_the_same_and_so_is_its_gradient():
