@@ -108,3 +108,41 @@ def test_no_device(error, monkeypatch, capsys):
     said = capsys.readouterr().err
     assert said.startswith("error: JAX can't start its devices, as the environment's JAX_PLATFORMS=gpuu asks: ")
     assert said.count("\n") == 1
+
+
+TUNED = """
+import os, sys
+def main(argv):
+    print(os.environ.get("GLIBC_TUNABLES"), os.getpid(), sys.argv[1:])
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the C library is another one")
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("", "glibc.malloc.hugetlb=1"),
+        ("glibc.malloc.arena_max=2", "glibc.malloc.arena_max=2:glibc.malloc.hugetlb=1"),
+        ("glibc.malloc.hugetlb=0", "glibc.malloc.hugetlb=0"),
+    ],
+)
+def test_memory_comes_in_large_pages_where_nothing_else_is_asked_for(tmp_path, given, expected):
+    (tmp_path / "tuned.py").write_text(TUNED)
+    environment = os.environ | {"PYTHONPATH": f"{tmp_path}:{os.getcwd()}", "GLIBC_TUNABLES": given, "XLA_FLAGS": ""}
+    process = subprocess.Popen(
+        [sys.executable, "-c", STARTS.format("tuned", False), "a b", "--x"],
+        env=environment,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.communicate()[0] == f"{expected} {process.pid} ['a b', '--x']\n"
+
+
+def test_a_program_from_standard_input_is_not_begun_anew(tmp_path):
+    (tmp_path / "tuned.py").write_text(TUNED)
+    environment = os.environ | {"PYTHONPATH": f"{tmp_path}:{os.getcwd()}", "XLA_FLAGS": ""}
+    environment.pop("GLIBC_TUNABLES", None)
+    done = subprocess.run(
+        [sys.executable, "-"], input=STARTS.format("tuned", False), env=environment, capture_output=True, text=True
+    )
+    assert done.stdout.startswith("None ") and done.stdout.endswith(" []\n")
