@@ -105,6 +105,11 @@ def platform_of(device: str) -> str:
     return {"cuda": "gpu", "rocm": "gpu"}.get(device, device)
 
 
+def is_on(execution: Execution | None, platform: str) -> bool:
+    """Whether a network is computed on a platform: "cpu", "gpu" or "tpu". Without an execution it is on none."""
+    return execution is not None and execution.platform == platform
+
+
 def materialised(execution: Execution | None, x: jax.Array) -> jax.Array:
     """`x` itself, `[B, H, W, C]`, an output that much follows from: XLA has to compute it once, and in this layout.
 
@@ -112,9 +117,9 @@ def materialised(execution: Execution | None, x: jax.Array) -> jax.Array:
     batch for convolutions of few samples, and would compute what follows in that layout too, which makes group norms
     slow and large (docs/scale.md has figures). On GPUs nothing is asked of it.
     """
-    if execution is not None and execution.platform == "cpu":
+    if is_on(execution, "cpu"):
         return computed_once(x)
-    return jax.lax.optimization_barrier(x) if execution is not None and execution.platform == "tpu" else x
+    return jax.lax.optimization_barrier(x) if is_on(execution, "tpu") else x
 
 
 def computed_once(x: jax.Array) -> jax.Array:

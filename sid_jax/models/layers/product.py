@@ -5,12 +5,12 @@ from typing import Any
 
 import jax
 
-from sid_jax.models.layers.execution import Execution
+from sid_jax.models.layers.execution import Execution, is_on
 
 
 def product_of(execution: Execution | None) -> Callable[..., jax.Array]:
     """The layers' `dot_general`: on CPUs `flat`, else, and where `execution` is None, XLA's."""
-    return flat if execution is not None and execution.platform == "cpu" else jax.lax.dot_general
+    return flat if is_on(execution, "cpu") else jax.lax.dot_general
 
 
 def flat(x: jax.Array, kernel: jax.Array, dimensions: Any, **options: Any) -> jax.Array:

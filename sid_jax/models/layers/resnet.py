@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from sid_jax.models.layers import winograd
-from sid_jax.models.layers.execution import Execution, materialised
+from sid_jax.models.layers.execution import Execution, is_on, materialised
 from sid_jax.models.layers.options import LayerOptions
 from sid_jax.models.layers.product import flat_pointwise, pointwise
 
@@ -45,7 +45,7 @@ def conv(
 
 def convolution_of(size: int, execution: Execution | None) -> Callable[..., jax.Array]:
     """What computes a layer's `size` x `size` convolution, of which those of 1x1 and 3x3 have a form for CPUs."""
-    on_cpu = execution is not None and execution.platform == "cpu"
+    on_cpu = is_on(execution, "cpu")
     if size == 1:
         return flat_pointwise if on_cpu else pointwise
     return winograd.convolution if on_cpu and size == 3 else jax.lax.conv_general_dilated

@@ -37,10 +37,12 @@ STARTS = (
 )
 
 
-def begin(folder, name, preemptible=False, **environment):
-    (folder / f"{name}.py").write_text(COMMAND)
+def begin(folder, name, program=COMMAND, preemptible=False, arguments=(), stdin=None, **environment):
+    """Starts the module `name` of the text `program`; with `stdin`, by a program that comes from there."""
+    (folder / f"{name}.py").write_text(program)
+    how = ["-c", STARTS.format(name, preemptible)] if stdin is None else ["-"]
     return subprocess.Popen(
-        [sys.executable, "-c", STARTS.format(name, preemptible)], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        [sys.executable, *how, *arguments], stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         text=True, env=os.environ | {"PYTHONPATH": f"{folder}:{os.getcwd()}"} | environment,
     )  # fmt: skip
 
@@ -89,12 +91,10 @@ def test_the_users_choice_of_convolutions_stays(tmp_path):
 
 
 def run_of_a_convolution(folder, flags):
-    (folder / "convolves.py").write_text(CONVOLVES)
-    run = [sys.executable, "-c", STARTS.format("convolves", False)]
-    environment = os.environ | {"PYTHONPATH": f"{folder}:{os.getcwd()}", "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
-    done = subprocess.run(run, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return done.stdout.splitlines()
+    process = begin(folder, "convolves", CONVOLVES, XLA_FLAGS=flags, JAX_PLATFORMS="cpu")
+    out, error = process.communicate()
+    assert process.returncode == 0, error
+    return out.splitlines()
 
 
 @pytest.mark.parametrize("error", [RuntimeError("Unable to initialize backend 'gpuu'"), AssertionError()])
@@ -127,22 +127,12 @@ def main(argv):
     ],
 )
 def test_memory_comes_in_large_pages_where_nothing_else_is_asked_for(tmp_path, given, expected):
-    (tmp_path / "tuned.py").write_text(TUNED)
-    environment = os.environ | {"PYTHONPATH": f"{tmp_path}:{os.getcwd()}", "GLIBC_TUNABLES": given, "XLA_FLAGS": ""}
-    process = subprocess.Popen(
-        [sys.executable, "-c", STARTS.format("tuned", False), "a b", "--x"],
-        env=environment,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+    process = begin(tmp_path, "tuned", TUNED, arguments=("a b", "--x"), GLIBC_TUNABLES=given, XLA_FLAGS="")
     assert process.communicate()[0] == f"{expected} {process.pid} ['a b', '--x']\n"
 
 
-def test_a_program_from_standard_input_is_not_begun_anew(tmp_path):
-    (tmp_path / "tuned.py").write_text(TUNED)
-    environment = os.environ | {"PYTHONPATH": f"{tmp_path}:{os.getcwd()}", "XLA_FLAGS": ""}
-    environment.pop("GLIBC_TUNABLES", None)
-    done = subprocess.run(
-        [sys.executable, "-"], input=STARTS.format("tuned", False), env=environment, capture_output=True, text=True
-    )
-    assert done.stdout.startswith("None ") and done.stdout.endswith(" []\n")
+def test_a_program_from_standard_input_is_not_begun_anew(tmp_path, monkeypatch):
+    monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
+    process = begin(tmp_path, "tuned", TUNED, stdin=subprocess.PIPE, XLA_FLAGS="")
+    out = process.communicate(STARTS.format("tuned", False))[0]
+    assert out.startswith("None ") and out.endswith(" []\n")
