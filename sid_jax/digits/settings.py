@@ -15,6 +15,9 @@ ANY = Chapter(
         "classifier.steps": Setting(1500, "updates of the metric network", "[1, 2^53]"),
         "classifier.batch": Setting(128, "images an update", "[1, 2^20]"),
         "classifier.learning_rate": Setting(2e-3, "learning rate of the metric network, at its peak", "[0, 1e30]"),
+        "classifier.deform": Setting(
+            0.0, "how much the pictures that it learns from are turned, sheared and stretched", "[0, 1)"
+        ),
     },
 )
 
@@ -55,8 +58,8 @@ EDM = Chapter(
         "network.multiples": Setting((1, 2, 2), "multiples of the channels, of each level", "[1, 2^20]"),
         "network.blocks": Setting(1, "blocks of each level", "[1, 2^20]"),
         "network.dropout": Setting(0.0, "dropout in training; so small a network does not learn by heart", "[0, 1)"),
-        "diffusion.augment": Setting(0.12, "probability of each transform of the images", "[0, 1]"),
-        "diffusion.steps": Setting(6000, "updates of it", "[1, 2^53]"),
+        "diffusion.augment": Setting(0.03, "probability of each transform of the images", "[0, 1]"),
+        "diffusion.steps": Setting(12_000, "updates of it", "[1, 2^53]"),
         "diffusion.batch": Setting(64, "images an update", "[1, 2^20]"),
         "diffusion.learning_rate": Setting(3e-3, "learning rate, at its peak", "[0, 1e30]"),
         "diffusion.ema_decay": Setting(0.9995, "decay of the average of the parameters in an update", "[0, 1)"),
