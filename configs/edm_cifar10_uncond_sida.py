@@ -17,13 +17,13 @@ def get_config():
     return sida(edm_cifar10_uncond_sid.get_config(), images=300_000_000, group=32)
 
 
-def sida(c, images, group):
+def sida(c, images, group, alpha=1.0):
     """The config of a run of SiD as one of SiDA, of so many images; the other data sets' configs call it too.
 
     group: a GPU's share of a batch, of which there were four; a cross entropy is averaged over it.
     """
     c.images = images
-    c.sid.alpha = 1.0
+    c.sid.alpha = alpha
     c.optimizer.generator_beta1 = 0.0
 
     c.gan.form = "sida"

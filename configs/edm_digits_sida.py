@@ -11,9 +11,7 @@ from edm_cifar10_uncond_sida import sida
 
 def get_config():
     c = edm_digits_1step.get_config()
-    alpha = c.sid.alpha
-    c = sida(c, images=c.images, group=32)
-    c.sid.alpha = alpha  # as without images
+    c = sida(c, images=c.images, group=32, alpha=c.sid.alpha)
     c.real.source = "bundled:edm_digits_images.zip"
     c.gan.freeze = 1_600  # 50 updates
     c.gan.start = 3_200
