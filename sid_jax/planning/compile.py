@@ -87,14 +87,14 @@ class Compiled:
         """The time of one run; None if the program is too large to be compiled.
 
         It is the compiler's estimate, with each loop counted as often as it runs, or the roofline where the compiler
-        has no estimate; in both cases with the time of kernels.
+        has no estimate; in both cases with the time of kernels, and on a GPU with that of all launches.
         """
         if self.cost is None:
             return None
         seconds = self.cost.seconds
         if self.xla_seconds is not None and self.once is not None:
             seconds *= self.xla_seconds / self.once.seconds
-        return seconds + self.cost.kernel_seconds
+        return seconds + self.cost.kernel_seconds + self.cost.launch_seconds
 
 
 def compile_for(

@@ -1,9 +1,11 @@
 """Runs the train step of a plan on the devices that are here, with random weights: its time, and its memory's peak."""
 
 import dataclasses
+import itertools
 import math
 import statistics
 import time
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -14,6 +16,7 @@ from sid_jax.errors import UserError
 from sid_jax.planning.compile import Compiled
 from sid_jax.planning.program import Program
 from sid_jax.runtime.devices import memory, processes
+from sid_jax.runtime.run.progress import following
 from sid_jax.sid import Batch, Frozen, TrainState
 
 DROPPED = 2
@@ -68,9 +71,10 @@ def run_measured(program: Program, compiled: Compiled, updates: int) -> Run:
             nonlocal state
             state, _ = jax.block_until_ready(step(state, frozen, batch))
 
-        for _ in range(DROPPED):
+        turns = following(range(DROPPED + updates), DROPPED + updates, "running the step", unit="updates")
+        for _ in itertools.islice(turns, DROPPED):
             update()
-        each = tuple(_seconds_of(update) for _ in range(updates))
+        each = tuple(_seconds_of(update) for _ in turns)
         peak, peak_by = memory.device_peak(), "the device"
         if peak is None:
             # Devices in the memory of the host. The arguments were there before; the update adds the rest.
@@ -97,19 +101,21 @@ def random_arguments(abstract: tuple[TrainState, Frozen, Batch]) -> tuple[TrainS
     """
     draws = (_SCALE * np.random.default_rng(0).standard_normal(2**20)).astype(np.float32)
 
-    def shards_of(array: Any, values: np.ndarray) -> jax.Array:
+    def by_shards(array: Any, values: Callable[[list[int]], np.ndarray]) -> jax.Array:
         def of_shard(index: tuple[slice, ...] | None) -> np.ndarray:
             assert index is not None  # JAX's signature allows None, which it has for no sharding of ours
             shape = [len(range(*part.indices(size))) for part, size in zip(index, array.shape, strict=True)]
-            return np.resize(values, shape).astype(array.dtype)
+            return values(shape).astype(array.dtype, copy=False)
 
         return jax.make_array_from_callback(array.shape, array.sharding, of_shard)
 
     def zeros(array: Any) -> jax.Array:
-        return shards_of(array, np.zeros(1))
+        return by_shards(array, lambda shape: np.zeros(shape, array.dtype))
 
     def filled(array: Any) -> jax.Array:
-        return shards_of(array, draws) if jnp.issubdtype(array.dtype, jnp.floating) else zeros(array)
+        if not jnp.issubdtype(array.dtype, jnp.floating):
+            return zeros(array)
+        return by_shards(array, lambda shape: np.resize(draws, shape))
 
     # Each array once: more than the arguments of an update is at no moment on a device.
     state, frozen, batch = abstract

@@ -1,5 +1,7 @@
 """Costs that are known by hand, read off the text of HLO."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import pytest
@@ -126,6 +128,8 @@ def test_traffic_is_that_of_the_main_memory_and_time_the_larger_of_two():
     assert cost.flops == 2 * 128 * 256 * 512
     assert cost.seconds == pytest.approx((gathered + fused) / CHIP.bandwidth)
     assert cost.launches == 2  # a fusion is one kernel
+    assert cost.launch_seconds == 0
+    assert cost_of(hlo.parse(TPU), dataclasses.replace(CHIP, launch=1e-6)).launch_seconds == pytest.approx(2e-6)
 
 
 def instruction(line):
