@@ -32,7 +32,7 @@ class Cost:
       seconds: of everything but kernels. Each instruction takes the time of its arithmetic, or of its traffic at the
         bandwidth of the main memory, whichever is longer (the roofline); nothing overlaps.
       launches: of kernels, where the chip is a GPU: instructions that read or write the main memory.
-      launch_seconds: from the launch of a kernel that does nothing to that of the next, added up; beside `seconds`.
+      launch_seconds: of all launches of the whole program, beside `seconds`; `cost_of` sets it.
       collectives: bytes that one chip gets or gives, by kind of transfer; the larger side of each.
       dynamic_loops: loops whose number of turns only the running program knows; each is counted as one turn.
     """
@@ -57,7 +57,6 @@ class Cost:
         self.busy_seconds += times * other.busy_seconds
         self.seconds += times * other.seconds
         self.launches += times * other.launches
-        self.launch_seconds += times * other.launch_seconds
         self.dynamic_loops += other.dynamic_loops
         for kind, size in other.collectives.items():
             self.collectives[kind] += times * size
@@ -71,7 +70,8 @@ def cost_of(module: Module, chip: Chip = CPU, *, unrolled: bool = True) -> Cost:
       chip: its peak and bandwidth.
       unrolled: whether the body of a loop counts as often as it runs, or once.
     """
-    return _Walk(module, chip, unrolled).computation(module.entry)
+    total = _Walk(module, chip, unrolled).computation(module.entry)
+    return dataclasses.replace(total, launch_seconds=total.launches * chip.launch)
 
 
 class _Walk:
@@ -105,12 +105,11 @@ class _Walk:
 
         operands = self._module.operands(computation, instruction)
         moved = traffic(self._module, computation, instruction)
-        own = Cost(bytes=moved, launches=int(moved > 0), launch_seconds=self._chip.launch if moved else 0)
+        own = Cost(bytes=moved, launches=int(moved > 0))
         if opcode == "fusion":
             # Its instructions share one pass over the main memory.
             for name in instruction.called("calls"):
-                inner = self.computation(name)
-                own.add(dataclasses.replace(inner, bytes=0, seconds=0, launches=0, launch_seconds=0))
+                own.add(dataclasses.replace(self.computation(name), bytes=0, seconds=0, launches=0))
         elif opcode in ("dot", "convolution", "custom-call"):
             own.flops = flops(instruction, operands)
             own.busy_seconds = own.flops / self._peak(instruction, operands)

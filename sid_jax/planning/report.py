@@ -192,11 +192,10 @@ def _time(figures: dict[str, Any]) -> str:
         parts.append(f"{1e3 * figures['kernel_seconds']:.1f} for attention kernels at {KERNEL_SHARE:.0%} of the peak")
     if figures["launch_seconds"]:
         parts.append(f"{1e3 * figures['launch_seconds']:.1f} for launches")
-    of_them = f", of them {' and '.join(parts)}" if parts else ""
-    return (
-        f"{1e3 * figures['seconds_estimate']:.1f} ms an update by {source}{of_them}; transfers between chips are left "
-        "out"
-    )
+    text = f"{1e3 * figures['seconds_estimate']:.1f} ms an update by {source}"
+    if parts:
+        text += f", of them {' and '.join(parts)}"
+    return text + "; transfers between chips are left out"
 
 
 def _lines(rows: list[tuple[str, str]]) -> str:
