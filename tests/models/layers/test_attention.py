@@ -11,7 +11,7 @@ from jax._src.cudnn import fused_attention_stablehlo
 
 from sid_jax.models import Execution
 from sid_jax.models.layers.attention import AttentionError, attend, choose, dispatch
-from sid_jax.models.layers.attention.blocked import blocked
+from sid_jax.models.layers.attention.blocked import LOGITS, blocked
 from sid_jax.models.layers.attention.chunked import chunked
 from sid_jax.models.layers.attention.kernels import splash
 from sid_jax.models.layers.attention.plain import plain
@@ -72,6 +72,8 @@ def test_chunked_is_attention(length, key_length, head_size, dtype):
         pytest.param(50, 70, 24, FLOAT32, 70 * 40, id="blocks-of-queries"),
         pytest.param(60, 256, 24, FLOAT32, 1, id="and-of-keys"),
         pytest.param(24, 40, 8, BFLOAT16, 2 * 24 * 40, id="two-heads-at-once"),
+        pytest.param(200, 190, 8, FLOAT32, LOGITS, id="lanes"),
+        pytest.param(190, 180, 24, BFLOAT16, LOGITS, id="lanes-that-keep-weights"),
         pytest.param(5, 3, 40, FLOAT32, 1, id="fewer-than-a-block", marks=pytest.mark.slow),
         pytest.param(64, 64, 40, BFLOAT16, 64 * 16, id="half-precision", marks=pytest.mark.slow),
     ],

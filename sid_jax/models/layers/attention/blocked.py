@@ -4,26 +4,41 @@ A loop goes over groups of heads, an inner one over blocks of queries. Beside th
 logarithm of each row's sum, from which the backward pass makes a block's weights again (Dao et al. 2022,
 arXiv 2205.14135). A block has keys along its rows: sums and largest entries over keys then add up whole vectors, and
 most products are of matrices as they lie in memory.
+
+Where several heads fit and each has logits enough, a turn of the outer loop has as many lanes, of one head each, which
+don't wait for each other: XLA runs them side by side, one's softmax beside another's product. And where a head has not
+many more weights than queries, these are kept, and not made again.
 """
 
 import functools
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 LOGITS = 2**19
-"""Of a block: 2 MiB in float32, of which there are two in the backward pass."""
+"""Of a block, or of all lanes: 2 MiB in float32, of which there are two in the backward pass."""
+LANE = 2**15
+"""The fewest of a lane; heads of fewer are computed together."""
+KEPT = 8
+"""A lane's weights are kept where they are at most so many times the numbers of its queries."""
 QUERIES = 256
 """The fewest of a block, however many keys there are: with fewer, products take longer than what the cache saves."""
 
 
+_Softmax = jax.Array | tuple[jax.Array, jax.Array]
+"""Of a block: the logarithm of each row's sum; or the weights without their sums, and one divided by each sum."""
+
+
 class _Sizes(NamedTuple):
-    """heads: that are computed at once. queries: of a block. blocks: of a head."""
+    """heads: of a product. queries: of a block. blocks: of a head. lanes: of a turn. kept: the weights are."""
 
     heads: int
     queries: int
     blocks: int
+    lanes: int = 1
+    kept: bool = False
 
 
 def blocked(
@@ -35,7 +50,7 @@ def blocked(
       query: `[B, Lq, heads, D]`.
       key: `[B, Lk, heads, D]`.
       value: `[B, Lk, heads, D]`.
-      logits: of a block.
+      logits: of a block, or of all lanes.
       queries: of a block where a block of these already has as many logits, or more. The last block of a head, where
         it is not full, is filled up.
 
@@ -47,9 +62,12 @@ def blocked(
 
 def _sizes(query: jax.Array, key: jax.Array, logits: int, queries: int) -> _Sizes:
     length, keys, heads = query.shape[1], key.shape[1], query.shape[0] * query.shape[2]
-    if length * keys <= logits:
-        together = max(n for n in range(1, heads + 1) if heads % n == 0 and (n == 1 or n * length * keys <= logits))
-        return _Sizes(together, length, 1)
+    head = length * keys
+    if head <= logits:
+        together = max(n for n in range(1, heads + 1) if heads % n == 0 and (n == 1 or n * head <= logits))
+        if head < LANE:
+            return _Sizes(together, length, 1)
+        return _Sizes(1, length, 1, lanes=together, kept=keys <= KEPT * query.shape[3])
     most = max(1, logits // (keys * queries)) * queries
     blocks = -(-length // most)
     return _Sizes(1, -(-length // blocks), blocks)
@@ -60,43 +78,48 @@ def _attention(query: jax.Array, key: jax.Array, value: jax.Array, sizes: _Sizes
     return _forward(query, key, value, sizes)[0]
 
 
-def _forward(
-    query: jax.Array, key: jax.Array, value: jax.Array, sizes: _Sizes
-) -> tuple[jax.Array, tuple[jax.Array, ...]]:
+def _forward(query: jax.Array, key: jax.Array, value: jax.Array, sizes: _Sizes) -> tuple[jax.Array, tuple[Any, ...]]:
     scale = query.shape[-1] ** -0.5
 
-    def heads(args: tuple[jax.Array, ...]) -> tuple[jax.Array, jax.Array]:
+    def heads(args: tuple[jax.Array, ...]) -> tuple[jax.Array, _Softmax]:
         queries, key, value = args
 
-        def block(query: jax.Array) -> tuple[jax.Array, jax.Array]:
+        def block(query: jax.Array) -> tuple[jax.Array, _Softmax]:
             logits = _product(key, query, 2, 2)
             largest = logits.max(axis=1) * scale
             weights = jnp.exp(logits * scale - largest[:, None])
             total = weights.sum(axis=1)
-            out = _product(value, weights.astype(value.dtype), 1, 1) / total[:, None]
-            return out.swapaxes(1, 2).astype(value.dtype), largest + jnp.log(total)
+            rounded = weights.astype(value.dtype)
+            out = _product(value, rounded, 1, 1) / total[:, None]
+            softmax = (rounded, 1 / total) if sizes.kept else largest + jnp.log(total)
+            return out.swapaxes(1, 2).astype(value.dtype), softmax
 
         return jax.lax.map(block, queries)
 
-    out, log_sum = jax.lax.map(heads, (_blocks(query, sizes), _whole(key, sizes), _whole(value, sizes)))
+    out, softmax = _loop(heads, (_blocks(query, sizes), _whole(key, sizes), _whole(value, sizes)), sizes)
     out = _joined(out, query)
-    return out, (query, key, value, out, log_sum)
+    return out, (query, key, value, out, softmax)
 
 
-def _backward(sizes: _Sizes, kept: tuple[jax.Array, ...], of_out: jax.Array) -> tuple[jax.Array, ...]:
-    query, key, value, out, log_sum = kept
+def _backward(sizes: _Sizes, kept: tuple[Any, ...], of_out: jax.Array) -> tuple[jax.Array, ...]:
+    query, key, value, out, softmax = kept
     scale = query.shape[-1] ** -0.5
     # What the softmax's derivative subtracts from each row, as in plain attention.
     mean = jnp.sum(out.astype(jnp.float32) * of_out.astype(jnp.float32), axis=-1, keepdims=True)
 
-    def heads(args: tuple[jax.Array, ...]) -> tuple[jax.Array, jax.Array, jax.Array]:
+    def heads(args: tuple[Any, ...]) -> tuple[jax.Array, jax.Array, jax.Array]:
         *queries, key, value = args
 
         def block(
-            sums: tuple[jax.Array, jax.Array], args: tuple[jax.Array, ...], key: jax.Array, value: jax.Array
+            sums: tuple[jax.Array, jax.Array], args: tuple[Any, ...], key: jax.Array, value: jax.Array
         ) -> tuple[tuple[jax.Array, jax.Array], jax.Array]:
-            query, of_out, mean, log_sum = args
-            weights = jnp.exp(_product(key, query, 2, 2) * scale - log_sum[:, None])
+            query, of_out, mean, softmax = args
+            if sizes.kept:
+                # A row's weights are to be divided by their sum. Its gradient is divided instead, which is shorter.
+                weights, of_sums = softmax
+                of_out, mean = (of_out * of_sums[..., None]).astype(of_out.dtype), mean * of_sums[..., None]
+            else:
+                weights = jnp.exp(_product(key, query, 2, 2) * scale - softmax[:, None])
             of_weights = _product(value, of_out, 2, 2)
             of_logits = (weights * (of_weights - mean[..., 0][:, None])).astype(query.dtype)
             of_query = _product(key, of_logits, 1, 1).swapaxes(1, 2)
@@ -118,11 +141,12 @@ def _backward(sizes: _Sizes, kept: tuple[jax.Array, ...], of_out: jax.Array) -> 
 
     # The backward pass has as large blocks, but squarer ones, so that what is added up is read and written less often.
     square = _squarer(sizes, key.shape[1])
-    log_sum = log_sum.reshape(-1, square.blocks, square.heads, square.queries)
-    queries = (*(_blocks(x, square) for x in (query, of_out, mean)), log_sum)
+    if not sizes.kept:
+        softmax = softmax.reshape(-1, square.blocks, square.heads, square.queries)
+    queries = (*(_blocks(x, square) for x in (query, of_out, mean)), softmax)
     parts = sizes.blocks // square.blocks
     key_parts = _Sizes(square.heads, key.shape[1] // parts, parts)
-    of_query, *of_others = jax.lax.map(heads, (*queries, _blocks(key, key_parts), _blocks(value, key_parts)))
+    of_query, *of_others = _loop(heads, (*queries, _blocks(key, key_parts), _blocks(value, key_parts)), sizes)
     return _joined(of_query, query), *(_joined(x, key) for x in of_others)
 
 
@@ -134,6 +158,11 @@ def _squarer(sizes: _Sizes, keys: int) -> _Sizes:
 
 
 _attention.defvjp(_forward, _backward)
+
+
+def _loop(heads: Callable[[Any], Any], groups: Any, sizes: _Sizes) -> Any:
+    """`heads` of each group, stacked."""
+    return jax.lax.scan(lambda nothing, group: (nothing, heads(group)), None, groups, unroll=sizes.lanes)[1]
 
 
 def _product(a: jax.Array, b: jax.Array, over_a: int, over_b: int) -> jax.Array:
