@@ -82,7 +82,7 @@ def _forward(query: jax.Array, key: jax.Array, value: jax.Array, sizes: _Sizes) 
     scale = query.shape[-1] ** -0.5
 
     def heads(args: tuple[jax.Array, ...]) -> tuple[jax.Array, _Softmax]:
-        queries, key, value = args
+        queries, key, turned_value = args
 
         def block(query: jax.Array) -> tuple[jax.Array, _Softmax]:
             logits = _product(key, query, 2, 2)
@@ -90,13 +90,14 @@ def _forward(query: jax.Array, key: jax.Array, value: jax.Array, sizes: _Sizes) 
             weights = jnp.exp(logits * scale - largest[:, None])
             total = weights.sum(axis=1)
             rounded = weights.astype(value.dtype)
-            out = _product(value, rounded, 1, 1) / total[:, None]
+            out = _over_keys(turned_value, rounded, sizes) / total[:, None]
             softmax = (rounded, 1 / total) if sizes.kept else largest + jnp.log(total)
             return out.swapaxes(1, 2).astype(value.dtype), softmax
 
         return jax.lax.map(block, queries)
 
-    out, softmax = _loop(heads, (_blocks(query, sizes), _whole(key, sizes), _whole(value, sizes)), sizes)
+    keys = _whole(key, sizes), _turned(_whole(value, sizes), sizes)
+    out, softmax = _loop(heads, (_blocks(query, sizes), *keys), sizes)
     out = _joined(out, query)
     return out, (query, key, value, out, softmax)
 
@@ -108,10 +109,14 @@ def _backward(sizes: _Sizes, kept: tuple[Any, ...], of_out: jax.Array) -> tuple[
     mean = jnp.sum(out.astype(jnp.float32) * of_out.astype(jnp.float32), axis=-1, keepdims=True)
 
     def heads(args: tuple[Any, ...]) -> tuple[jax.Array, jax.Array, jax.Array]:
-        *queries, key, value = args
+        *queries, keys, values, turned_keys = args
 
         def block(
-            sums: tuple[jax.Array, jax.Array], args: tuple[Any, ...], key: jax.Array, value: jax.Array
+            sums: tuple[jax.Array, jax.Array],
+            args: tuple[Any, ...],
+            key: jax.Array,
+            value: jax.Array,
+            turned_key: jax.Array,
         ) -> tuple[tuple[jax.Array, jax.Array], jax.Array]:
             query, of_out, mean, softmax = args
             if sizes.kept:
@@ -122,21 +127,20 @@ def _backward(sizes: _Sizes, kept: tuple[Any, ...], of_out: jax.Array) -> tuple[
                 weights = jnp.exp(_product(key, query, 2, 2) * scale - softmax[:, None])
             of_weights = _product(value, of_out, 2, 2)
             of_logits = (weights * (of_weights - mean[..., 0][:, None])).astype(query.dtype)
-            of_query = _product(key, of_logits, 1, 1).swapaxes(1, 2)
+            of_query = _over_keys(turned_key, of_logits, sizes)
             of_key = _product(of_logits, query, 2, 1)
             of_value = _product(weights.astype(of_out.dtype), of_out, 2, 1)
             return (sums[0] + of_key, sums[1] + of_value), of_query
 
-        def keys(
-            of_query: jax.Array, args: tuple[jax.Array, jax.Array]
-        ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-            key, value = args
+        def part(of_query: jax.Array, keys: tuple[jax.Array, ...]) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+            key, value, turned_key = keys
             start = (jnp.zeros(key.shape, jnp.float32), jnp.zeros(value.shape, jnp.float32))
-            of_keys, more = jax.lax.scan(functools.partial(block, key=key, value=value), start, tuple(queries))
+            of_block = functools.partial(block, key=key, value=value, turned_key=turned_key)
+            of_keys, more = jax.lax.scan(of_block, start, tuple(queries))
             return of_query + more, of_keys
 
-        of_query = jnp.zeros(queries[0].shape, jnp.float32)
-        of_query, (of_key, of_value) = jax.lax.scan(keys, of_query, (key, value))
+        of_query = jnp.zeros(queries[0].swapaxes(2, 3).shape, jnp.float32)
+        of_query, (of_key, of_value) = jax.lax.scan(part, of_query, (keys, values, turned_keys))
         return (of_query * scale).astype(query.dtype), (of_key * scale).astype(key.dtype), of_value.astype(value.dtype)
 
     # The backward pass has as large blocks, but squarer ones, so that what is added up is read and written less often.
@@ -146,8 +150,9 @@ def _backward(sizes: _Sizes, kept: tuple[Any, ...], of_out: jax.Array) -> tuple[
     queries = (*(_blocks(x, square) for x in (query, of_out, mean)), softmax)
     parts = sizes.blocks // square.blocks
     key_parts = _Sizes(square.heads, key.shape[1] // parts, parts)
-    of_query, *of_others = _loop(heads, (*queries, _blocks(key, key_parts), _blocks(value, key_parts)), sizes)
-    return _joined(of_query, query), *(_joined(x, key) for x in of_others)
+    keys, values = _blocks(key, key_parts), _blocks(value, key_parts)
+    of_query, *of_others = _loop(heads, (*queries, keys, values, _turned(keys, sizes)), sizes)
+    return _joined(of_query.swapaxes(3, 4), query), *(_joined(x, key) for x in of_others)
 
 
 def _squarer(sizes: _Sizes, keys: int) -> _Sizes:
@@ -173,6 +178,20 @@ def _product(a: jax.Array, b: jax.Array, over_a: int, over_b: int) -> jax.Array:
     """
     dimensions = (((over_a,), (over_b,)), ((0,), (0,)))
     return jax.lax.dot_general(a, b, dimensions, preferred_element_type=jnp.float32)
+
+
+def _turned(x: jax.Array, sizes: _Sizes) -> jax.Array:
+    """`[..., L, D]` -> `[..., D, L]`, but in lanes: for `_over_keys`."""
+    return x if sizes.lanes > 1 else x.swapaxes(-1, -2)
+
+
+def _over_keys(turned: jax.Array, weights: jax.Array, sizes: _Sizes) -> jax.Array:
+    """The keys or values that `_turned` gave, by their weights: `[heads, D, queries]`.
+
+    YNNPACK's product, which is the fastest by itself, wants matrices that are turned in memory. Lanes are faster where
+    some of their products are XLA's own.
+    """
+    return _product(turned, weights, 1 if sizes.lanes > 1 else 2, 1)
 
 
 def _whole(x: jax.Array, sizes: _Sizes) -> jax.Array:

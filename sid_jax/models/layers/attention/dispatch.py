@@ -30,7 +30,7 @@ _FUNCTIONS: dict[str, Callable[..., jax.Array]] = {
     "xla": plain, "chunked": chunked, "blocked": blocked, "cudnn": cudnn, "splash": splash,
 }  # fmt: skip
 _LARGE = 4 * CHUNK  # positions from which plain attention's logits cost more than computing them twice
-_SMALL = 2**16  # logits of all heads of all samples, up to which a CPU computes plain attention as fast
+_SMALL = 2**15  # logits of all heads of all samples, up to which a CPU computes plain attention as fast
 
 
 def attend(
