@@ -112,13 +112,10 @@ def _backward(sizes: _Sizes, kept: tuple[Any, ...], of_out: jax.Array) -> tuple[
         *queries, keys, values, turned_keys = args
 
         def block(
-            sums: tuple[jax.Array, jax.Array],
-            args: tuple[Any, ...],
-            key: jax.Array,
-            value: jax.Array,
-            turned_key: jax.Array,
+            sums: tuple[jax.Array, jax.Array], args: tuple[Any, ...], keys: tuple[jax.Array, ...]
         ) -> tuple[tuple[jax.Array, jax.Array], jax.Array]:
             query, of_out, mean, softmax = args
+            key, value, turned_key = keys
             if sizes.kept:
                 # A row's weights are to be divided by their sum. Its gradient is divided instead, which is shorter.
                 weights, of_sums = softmax
@@ -133,10 +130,8 @@ def _backward(sizes: _Sizes, kept: tuple[Any, ...], of_out: jax.Array) -> tuple[
             return (sums[0] + of_key, sums[1] + of_value), of_query
 
         def part(of_query: jax.Array, keys: tuple[jax.Array, ...]) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-            key, value, turned_key = keys
-            start = (jnp.zeros(key.shape, jnp.float32), jnp.zeros(value.shape, jnp.float32))
-            of_block = functools.partial(block, key=key, value=value, turned_key=turned_key)
-            of_keys, more = jax.lax.scan(of_block, start, tuple(queries))
+            start = (jnp.zeros(keys[0].shape, jnp.float32), jnp.zeros(keys[1].shape, jnp.float32))
+            of_keys, more = jax.lax.scan(functools.partial(block, keys=keys), start, tuple(queries))
             return of_query + more, of_keys
 
         of_query = jnp.zeros(queries[0].swapaxes(2, 3).shape, jnp.float32)
